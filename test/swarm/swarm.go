@@ -78,7 +78,7 @@ func (s *Swarm) close() {
 	for _, n := range nodes {
 		n.kill()
 		if s.TB.Failed() {
-			s.TB.Logf("log of %s:\n%s", n.Name, n.logTail(8 << 10))
+			s.TB.Logf("log of %s:\n%s", n.Name, n.logTail(8<<10))
 		}
 	}
 	unmountBelow(s.Dir)
