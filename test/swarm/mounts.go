@@ -1,7 +1,6 @@
 package swarm
 
 import (
-	"bufio"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -19,20 +18,15 @@ type MountInfo struct {
 
 // Mounts lists the mounts at or below dir, innermost last.
 func Mounts(dir string) ([]MountInfo, error) {
-	f, err := os.Open("/proc/self/mountinfo")
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
 	var found []MountInfo
-	for sc := bufio.NewScanner(f); sc.Scan(); {
-		fields := strings.Fields(sc.Text())
+	err := scan("/proc/self/mountinfo", func(line string) {
+		fields := strings.Fields(line)
 		if len(fields) < 9 {
-			continue
+			return
 		}
 		m := MountInfo{Dir: strings.ReplaceAll(fields[4], `\040`, " ")}
 		if m.Dir != dir && !strings.HasPrefix(m.Dir, dir+"/") {
-			continue
+			return
 		}
 		var major uint32
 		fmt.Sscanf(fields[2], "%d:%d", &major, &m.Minor)
@@ -42,8 +36,8 @@ func Mounts(dir string) ([]MountInfo, error) {
 			}
 		}
 		found = append(found, m)
-	}
-	return found, nil
+	})
+	return found, err
 }
 
 // unmountBelow ends every FUSE mount below dir, hung or not: the connection is

@@ -144,6 +144,23 @@ func (n *Node) Mount(name, cid string, flags ...string) string {
 	return dir
 }
 
+// MountForeground runs `holdfast mount` as a process of its own, which serves
+// the mount when no daemon runs, and returns it and the directory when the
+// mount answers. The directory is made when it is missing.
+func (n *Node) MountForeground(name, cid string, flags ...string) (*Process, string) {
+	n.s.TB.Helper()
+	dir := n.s.Path(name)
+	if len(n.s.Mounted(dir)) == 0 {
+		n.s.Mkdir(name)
+	}
+	args := append(append([]string{"mount"}, flags...), cid, dir)
+	p := n.s.Spawn(n.Command(args...))
+	if line := p.Line(0); !strings.HasPrefix(line, "mounted") {
+		n.s.TB.Fatalf("%s: mount printed %q", n.Name, line)
+	}
+	return p, dir
+}
+
 // Pid is the process ID of the running daemon.
 func (n *Node) Pid() int { return n.cmd.Process.Pid }
 

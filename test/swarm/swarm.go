@@ -30,8 +30,9 @@ type Swarm struct {
 	Bin string // the holdfast binary
 	Dir string // scratch directory, removed at the end
 
-	mu    sync.Mutex
-	nodes []*Node
+	mu        sync.Mutex // guards nodes and processes
+	nodes     []*Node
+	processes []*Process
 }
 
 // New prepares a swarm with the binary named by HOLDFAST_BIN, or else
@@ -73,8 +74,11 @@ func (s *Swarm) Mkdir(elem ...string) string {
 func (s *Swarm) close() {
 	unmountBelow(s.Dir)
 	s.mu.Lock()
-	nodes := s.nodes
+	nodes, processes := s.nodes, s.processes
 	s.mu.Unlock()
+	for _, p := range processes {
+		p.Kill()
+	}
 	for _, n := range nodes {
 		n.kill()
 		if s.TB.Failed() {
@@ -141,24 +145,3 @@ type ExitError struct {
 func (e *ExitError) Error() string { return fmt.Sprintf("%v: %s", e.Err, e.Stderr) }
 
 func (e *ExitError) Unwrap() error { return e.Err }
-
-// limited keeps the first 16 MiB of what is written to it.
-type limited struct {
-	mu sync.Mutex
-	b  []byte
-}
-
-func (l *limited) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if room := 16<<20 - len(l.b); room > 0 {
-		l.b = append(l.b, p[:min(room, len(p))]...)
-	}
-	return len(p), nil
-}
-
-func (l *limited) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return string(l.b)
-}
