@@ -1,0 +1,89 @@
+package repo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"syscall"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/options"
+)
+
+// Bytes that the database may hold in memory; [MemoryBytes] adds them up.
+const (
+	memTableBytes   = 8 << 20
+	memTables       = 3
+	blockCacheBytes = 8 << 20
+	indexCacheBytes = 12 << 20
+)
+
+// MemoryBytes is what an open repo may keep in memory, in bytes.
+const MemoryBytes = memTableBytes*(memTables+1) + blockCacheBytes + indexCacheBytes
+
+// minOpenBytes is the free space below which a repo is not opened: the database maps its logs into
+// memory, where a full disk ends the process instead of failing a write.
+const minOpenBytes = 32 << 20
+
+// openDB opens the database in path. Commits are not synced one by one: who needs an entry durable
+// calls Sync after it.
+func openDB(path string, log *slog.Logger) (db *badger.DB, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%v", r)
+		}
+	}()
+	opts := badger.DefaultOptions(path).
+		WithLogger(badgerLog{log}).
+		WithSyncWrites(false).
+		WithMemTableSize(memTableBytes).
+		WithNumMemtables(memTables).
+		WithBlockCacheSize(blockCacheBytes).
+		WithIndexCacheSize(indexCacheBytes).
+		WithValueLogFileSize(64 << 20).
+		WithValueThreshold(64 << 10).
+		WithNumCompactors(2).
+		WithNumGoroutines(2).
+		WithCompression(options.Snappy).
+		WithMetricsEnabled(false)
+	return badger.Open(opts)
+}
+
+// enoughSpace fails with ENOSPC where the disk of dir is full.
+func enoughSpace(dir string) error {
+	var s syscall.Statfs_t
+	if err := syscall.Statfs(dir, &s); err != nil {
+		return explain(dir, fmt.Errorf("open repo %s: %w", dir, err))
+	}
+	if free := s.Bavail * uint64(s.Bsize); free < minOpenBytes {
+		return explain(dir, fmt.Errorf("open repo %s: %d MiB are free, %d are needed: %w",
+			dir, free>>20, minOpenBytes>>20, syscall.ENOSPC))
+	}
+	return nil
+}
+
+// dbError tells a full disk or missing rights from a damaged database.
+func dbError(dir string, err error) error {
+	plain := errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EROFS) ||
+		errors.Is(err, syscall.EMFILE) || errors.Is(err, context.Canceled)
+	if plain {
+		return explain(dir, fmt.Errorf("open repo %s: %w", dir, err))
+	}
+	return damaged(dir, fmt.Errorf("open the database: %w", err))
+}
+
+// badgerLog gives badger's lines to slog, one level lower than badger thinks of them.
+type badgerLog struct{ log *slog.Logger }
+
+func (l badgerLog) Errorf(f string, a ...any)   { l.line(slog.LevelError, f, a) }
+func (l badgerLog) Warningf(f string, a ...any) { l.line(slog.LevelInfo, f, a) }
+func (l badgerLog) Infof(f string, a ...any)    { l.line(slog.LevelDebug, f, a) }
+func (l badgerLog) Debugf(f string, a ...any)   { l.line(slog.LevelDebug, f, a) }
+
+func (l badgerLog) line(level slog.Level, format string, args []any) {
+	if l.log.Enabled(context.Background(), level) {
+		l.log.Log(context.Background(), level, "database: "+strings.TrimSpace(fmt.Sprintf(format, args...)))
+	}
+}

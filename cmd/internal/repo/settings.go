@@ -1,0 +1,222 @@
+package repo
+
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	ma "github.com/multiformats/go-multiaddr"
+)
+
+// setting is one line of config.yaml, one HOLDFAST_* variable and one flag.
+type setting struct {
+	key  string
+	doc  string
+	list bool
+	set  func(*Config, []string) error
+	get  func(Config) string // as it stands in config.yaml
+}
+
+func (s setting) env() string {
+	return "HOLDFAST_" + strings.ToUpper(strings.ReplaceAll(s.key, "-", "_"))
+}
+
+// settings lists them all, in the order of config.yaml.
+var settings = []setting{
+	{key: "network", doc: "local: only peers that you name; ipfs: the public network, where what you add can be read by anyone",
+		set: one(func(c *Config, v string) error { return oneOf(&c.Network, v, "local", "ipfs") }),
+		get: func(c Config) string { return c.Network }},
+	{key: "port", doc: "where the node listens; chosen when the repo was made, so that its address stays",
+		set: one(func(c *Config, v string) error { return parsePort(&c.Port, v) }),
+		get: func(c Config) string { return strconv.Itoa(c.Port) }},
+	{key: "listen", doc: "multiaddrs to listen on instead of the network's usual ones at that port", list: true,
+		set: func(c *Config, v []string) error { return parseAddrs(&c.Listen, v, false) },
+		get: func(c Config) string { return yamlList(c.Listen) }},
+	{key: "bootstrap", doc: "peers to be connected to always: multiaddrs that end in /p2p/ID; empty: the network's own", list: true,
+		set: func(c *Config, v []string) error { return parseAddrs(&c.Bootstrap, v, true) },
+		get: func(c Config) string { return yamlList(c.Bootstrap) }},
+	{key: "cache-size", doc: "memory for blocks",
+		set: one(func(c *Config, v string) error { return parseBytes(&c.CacheBytes, v, 1<<20) }),
+		get: func(c Config) string { return humanize.IBytes(uint64(c.CacheBytes)) }},
+	{key: "quota", doc: "most bytes of blocks on disk; beyond it the least recently used that are not pinned go",
+		set: one(func(c *Config, v string) error { return parseBytes(&c.QuotaBytes, v, 16<<20) }),
+		get: func(c Config) string { return humanize.Bytes(c.QuotaBytes) }},
+	{key: "min-free", doc: "kept free on the disk",
+		set: one(func(c *Config, v string) error { return parseBytes(&c.MinFreeBytes, v, 0) }),
+		get: func(c Config) string { return humanize.IBytes(c.MinFreeBytes) }},
+	{key: "timeout", doc: "a read is answered within it, with data or an error",
+		set: one(func(c *Config, v string) error { return parseDuration(&c.Timeout, v) }),
+		get: func(c Config) string { return c.Timeout.String() }},
+	{key: "readahead", doc: "most bytes read ahead of a sequential reader, a file",
+		set: one(func(c *Config, v string) error { return parseBytes(&c.Readahead, v, 0) }),
+		get: func(c Config) string { return humanize.IBytes(uint64(c.Readahead)) }},
+	{key: "metrics-listen", doc: "host:port where Prometheus metrics and a status page are served; empty: nowhere",
+		set: one(func(c *Config, v string) error { return parseHostPort(&c.MetricsListen, v) }),
+		get: func(c Config) string { return strconv.Quote(c.MetricsListen) }},
+	{key: "log-level", doc: "debug, info, warn or error",
+		set: one(func(c *Config, v string) error { return oneOf(&c.LogLevel, v, "debug", "info", "warn", "error") }),
+		get: func(c Config) string { return c.LogLevel }},
+}
+
+// Keys lists the names of all settings, each with what it is for.
+func Keys() (keys [][2]string) {
+	for _, s := range settings {
+		keys = append(keys, [2]string{s.key, s.doc})
+	}
+	return keys
+}
+
+// Set gives the setting key a value, or values where it is a list.
+func (c *Config) Set(key string, values ...string) error {
+	for _, s := range settings {
+		if s.key == key {
+			if err := s.set(c, values); err != nil {
+				return fmt.Errorf("%w: %s: %w", ErrSetting, key, err)
+			}
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: %q is not known", ErrSetting, key)
+}
+
+// Level is LogLevel for slog.
+func (c Config) Level() slog.Level {
+	var level slog.Level
+	if level.UnmarshalText([]byte(c.LogLevel)) != nil {
+		return slog.LevelInfo
+	}
+	return level
+}
+
+// makeConfig writes config.yaml unless it is there; a port is chosen where cfg has none.
+func makeConfig(dir string, cfg Config) error {
+	path := filepath.Join(dir, configFile)
+	if _, err := os.Lstat(path); !os.IsNotExist(err) {
+		return err
+	}
+	if cfg.Port == 0 && len(cfg.Listen) == 0 {
+		port, err := freePort()
+		if err != nil {
+			return fmt.Errorf("choose a port: %w", err)
+		}
+		cfg.Port = port
+	}
+	var b strings.Builder
+	b.WriteString("# Settings of this Holdfast node. Flags and HOLDFAST_* variables come first; a missing line is the default.\n")
+	for _, s := range settings {
+		fmt.Fprintf(&b, "\n# %s\n%s: %s\n", s.doc, s.key, s.get(cfg))
+	}
+	return writeFile(path, []byte(b.String()), 0o600)
+}
+
+// freePort finds a loopback port that is free for TCP and UDP.
+func freePort() (int, error) {
+	var last error
+	for range 20 {
+		tcp, err := net.Listen("tcp4", "127.0.0.1:0")
+		if err != nil {
+			return 0, err
+		}
+		udp, err := net.ListenPacket("udp4", tcp.Addr().String())
+		tcp.Close()
+		if err == nil {
+			udp.Close()
+			return tcp.Addr().(*net.TCPAddr).Port, nil
+		}
+		last = err
+	}
+	return 0, last
+}
+
+func splitList(s setting, value string) []string {
+	if !s.list {
+		return []string{value}
+	}
+	return strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' })
+}
+
+func yamlList(values []string) string {
+	quoted := make([]string, len(values))
+	for i, v := range values {
+		quoted[i] = strconv.Quote(v)
+	}
+	return "[" + strings.Join(quoted, ", ") + "]"
+}
+
+func one(set func(*Config, string) error) func(*Config, []string) error {
+	return func(c *Config, values []string) error {
+		if len(values) != 1 {
+			return fmt.Errorf("one value is wanted, not %d", len(values))
+		}
+		return set(c, strings.TrimSpace(values[0]))
+	}
+}
+
+func oneOf(dst *string, v string, allowed ...string) error {
+	if !slices.Contains(allowed, v) {
+		return fmt.Errorf("%q is none of %s", v, strings.Join(allowed, ", "))
+	}
+	*dst = v
+	return nil
+}
+
+func parsePort(dst *int, v string) error {
+	port, err := strconv.Atoi(v)
+	if err != nil || port < 0 || port > 65535 {
+		return fmt.Errorf("%q is not a port", v)
+	}
+	*dst = port
+	return nil
+}
+
+func parseBytes[T int64 | uint64](dst *T, v string, least uint64) error {
+	n, err := humanize.ParseBytes(v)
+	if err != nil || n > 1<<62 {
+		return fmt.Errorf("%q is not a size such as 96MiB or 50GB", v)
+	}
+	if n < least {
+		return fmt.Errorf("%q is too small: at least %s", v, humanize.IBytes(least))
+	}
+	*dst = T(n)
+	return nil
+}
+
+func parseDuration(dst *time.Duration, v string) error {
+	d, err := time.ParseDuration(v)
+	if err != nil || d <= 0 {
+		return fmt.Errorf("%q is not a duration such as 25s", v)
+	}
+	*dst = d
+	return nil
+}
+
+func parseHostPort(dst *string, v string) error {
+	if v != "" {
+		if _, _, err := net.SplitHostPort(v); err != nil {
+			return fmt.Errorf("%q is not host:port", v)
+		}
+	}
+	*dst = v
+	return nil
+}
+
+func parseAddrs(dst *[]string, values []string, withPeer bool) error {
+	for _, v := range values {
+		addr, err := ma.NewMultiaddr(v)
+		if err != nil {
+			return fmt.Errorf("%q is not a multiaddr", v)
+		}
+		if _, err := addr.ValueForProtocol(ma.P_P2P); withPeer && err != nil {
+			return fmt.Errorf("%q does not end in /p2p/ID", v)
+		}
+	}
+	*dst = slices.Clone(values)
+	return nil
+}
