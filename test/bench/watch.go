@@ -1,0 +1,171 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// samplePeriod is how often memory is looked at: growth within less is missed,
+// and looking costs the node nothing but a lock on its page tables' counters.
+const samplePeriod = 20 * time.Millisecond
+
+// watch follows the nodes that run: the peak of their anonymous memory and,
+// where asked for, what they spend their time on.
+type watch struct {
+	profiles string // directory; empty: none
+	quit     chan struct{}
+	done     chan struct{}
+
+	mu    sync.Mutex // guards what follows
+	row   string
+	nodes map[string]*watched
+	peak  peak
+	err   error // of a profile that could not be taken
+}
+
+type watched struct {
+	pid  int
+	perf *exec.Cmd
+}
+
+// peak is the most memory a node has had, and when.
+type peak struct {
+	bytes     int64
+	node, row string
+}
+
+// newWatch starts watching; stop ends it.
+func newWatch(profiles string) *watch {
+	w := &watch{profiles: profiles, nodes: make(map[string]*watched), quit: make(chan struct{}), done: make(chan struct{})}
+	go w.run()
+	return w
+}
+
+func (w *watch) run() {
+	defer close(w.done)
+	tick := time.NewTicker(samplePeriod)
+	defer tick.Stop()
+	for {
+		select {
+		case <-w.quit:
+			return
+		case <-tick.C:
+			w.look()
+		}
+	}
+}
+
+func (w *watch) look() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for name, n := range w.nodes {
+		if bytes, err := rssAnon(n.pid); err == nil && bytes > w.peak.bytes {
+			w.peak = peak{bytes, name, w.row}
+		}
+	}
+}
+
+func (w *watch) add(name string, pid int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n := &watched{pid: pid}
+	w.nodes[name] = n
+	w.profileLocked(name, n)
+}
+
+func (w *watch) remove(name string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if n, ok := w.nodes[name]; ok {
+		n.endProfile()
+		delete(w.nodes, name)
+	}
+}
+
+// during says which row runs; profiles are a file a row.
+func (w *watch) during(row string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.row = row
+	for name, n := range w.nodes {
+		n.endProfile()
+		w.profileLocked(name, n)
+	}
+}
+
+// stop ends the watching and the profiles.
+func (w *watch) stop() {
+	close(w.quit)
+	<-w.done
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, n := range w.nodes {
+		n.endProfile()
+	}
+}
+
+func (w *watch) most() peak {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.peak
+}
+
+// failed is why a profile could not be taken.
+func (w *watch) failed() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.err
+}
+
+var unfit = regexp.MustCompile(`[^A-Za-z0-9]+`)
+
+// profileLocked lets perf follow a node until endProfile.
+func (w *watch) profileLocked(name string, n *watched) {
+	if w.profiles == "" {
+		return
+	}
+	file := filepath.Join(w.profiles, unfit.ReplaceAllString(w.row, "-")+"."+name+".perf")
+	cmd := exec.Command("perf", "record", "-q", "-F", "299", "-g", "-p", fmt.Sprint(n.pid), "-o", file)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGINT}
+	if err := cmd.Start(); err != nil {
+		w.err = fmt.Errorf("profile %s: %w", name, err)
+		return
+	}
+	n.perf = cmd
+}
+
+func (n *watched) endProfile() {
+	if n.perf == nil {
+		return
+	}
+	n.perf.Process.Signal(os.Interrupt)
+	n.perf.Wait() // says that it was interrupted, which it was
+	n.perf = nil
+}
+
+// rssAnon is a process's resident anonymous memory in bytes.
+func rssAnon(pid int) (int64, error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, err
+	}
+	return parseRSSAnon(string(status))
+}
+
+func parseRSSAnon(status string) (int64, error) {
+	for line := range strings.Lines(status) {
+		if rest, ok := strings.CutPrefix(line, "RssAnon:"); ok {
+			kib, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB")), 10, 64)
+			return kib << 10, err
+		}
+	}
+	return 0, fmt.Errorf("no RssAnon in the process's status")
+}
