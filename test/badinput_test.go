@@ -1,0 +1,235 @@
+package test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/ipfs/go-cid"
+	mh "github.com/multiformats/go-multihash"
+
+	"github.com/holdfastfs/holdfast/test/swarm"
+)
+
+// TestBadCIDs gives every command that takes a CID what is none, or none it can
+// use.
+func TestBadCIDs(t *testing.T) {
+	s := swarm.New(t)
+	n := s.Start("a")
+	dir := s.Mkdir("m")
+	digest, err := mh.Encode(make([]byte, 32), 0x300042)
+	must(t, err)
+	unknownHash := cid.NewCidV1(cid.Raw, digest).String()
+	unknownCodec := cid.NewCidV1(0x300042, missingCID(1).Hash()).String()
+	truncated := missingCID(1).String()[:30]
+	for _, bad := range []string{"not-a-cid", truncated, unknownHash, unknownCodec} {
+		for _, args := range [][]string{{"cat", bad}, {"ls", bad}, {"stat", bad}, {"get", bad, "-o", s.Path("out")},
+			{"pin", bad}, {"mount", "--detach", bad, dir}, {"cat", bad + "/path"}} {
+			refused(t, n, 1, []string{bad}, args...)
+		}
+	}
+	for _, empty := range [][]string{{"cat"}, {"get"}, {"mount"}, {"umount"}, {"add"}, {"pin"}, {"connect"}, {"nonsense"}, {"status", "--nonsense"}} {
+		refused(t, n, 2, nil, empty...)
+	}
+	refused(t, n, 1, []string{"nowhere"}, "connect", "nowhere")
+	refused(t, n, 1, []string{"/ip4/127.0.0.1/tcp/1"}, "connect", "/ip4/127.0.0.1/tcp/1")
+	nothingMounted(t, s)
+	if _, err := os.Lstat(s.Path("out")); err == nil {
+		t.Error("a get that failed left its output")
+	}
+}
+
+// TestCIDsNobodyHas looks for what does not exist, within a timeout.
+func TestCIDsNobodyHas(t *testing.T) {
+	t.Parallel()
+	s, _, b := near(t)
+	gone := missingCID(4).String()
+	refused(t, b, 1, []string{gone}, "mount", "--detach", "--timeout", "2s", gone, s.Mkdir("m"))
+	p := s.Spawn(b.Command("mount", "--timeout", "2s", gone, s.Path("m")))
+	if code := p.Wait(patience); code != 1 || strings.Contains(p.Out(), "mounted") {
+		t.Errorf("mount of what nobody has ended with code %d and printed %q", code, p.Out())
+	}
+	refused(t, b, 1, []string{gone}, "cat", "--timeout", "2s", gone)
+	refused(t, b, 1, []string{gone}, "get", "--timeout", "2s", gone, "-o", s.Path("out"))
+	nothingMounted(t, s)
+}
+
+// TestBadPaths goes through files and to names that are not there.
+func TestBadPaths(t *testing.T) {
+	s := swarm.New(t)
+	n := s.Start("a")
+	tree := s.ManyFiles(3, "tree")
+	root := n.Add(tree)
+	refused(t, n, 1, []string{"entry-0000001", "not a directory"}, "cat", root+"/entry-0000001/x")
+	refused(t, n, 1, []string{"nothing-here"}, "cat", root+"/nothing-here")
+	refused(t, n, 1, []string{"directory"}, "cat", root)
+	refused(t, n, 1, []string{"nothing-here"}, "get", root+"/nothing-here", "-o", s.Path("out"))
+	refused(t, n, 1, []string{"nothing-here"}, "add", s.Path("nothing-here"))
+	m := n.Mount("m", root)
+	for script, message := range map[string]string{
+		`cat "$1/entry-0000001/x"`:              "Not a directory",
+		`cat "$1/nothing-here"`:                 "No such file or directory",
+		`cat "$1"`:                              "Is a directory",
+		`cat "$1/$(printf 'x%.0s' $(seq 255))"`: "No such file or directory",
+		`cat "$1/$(printf 'x%.0s' $(seq 256))"`: "File name too long",
+		`cat "$1/"$'\xff\xfe'`:                  "No such file or directory",
+	} {
+		if _, err := s.Sh(script, m); err == nil || !strings.Contains(err.Error(), message) {
+			t.Errorf("%s: %v, want %s", script, err, message)
+		}
+	}
+}
+
+// TestBadMountPoints asks for mounts where none can be.
+func TestBadMountPoints(t *testing.T) {
+	s := swarm.New(t)
+	n := s.Start("a")
+	tree := s.ManyFiles(3, "tree")
+	root := n.Add(tree)
+	full := s.Mkdir("full")
+	s.WriteFile("precious", "full", "file")
+	file := s.WriteFile("precious", "file")
+	refused(t, n, 1, []string{s.Path("missing")}, "mount", "--detach", root, s.Path("missing"))
+	refused(t, n, 1, []string{full, "empty"}, "mount", "--detach", root, full)
+	refused(t, n, 1, []string{file, "directory"}, "mount", "--detach", root, file)
+	refused(t, n, 1, []string{full, "empty"}, "mount", "--detach", full)
+	nothingMounted(t, s)
+	s.MustSh(`test "$(cat "$1" "$2/file")" = preciousprecious`, file, full)
+
+	m := n.Mount("m", root)
+	refused(t, n, 1, []string{m}, "mount", "--detach", root, m)
+	if here := s.Mounted(m); len(here) != 1 {
+		t.Errorf("mounted twice: %v", here)
+	}
+	s.MustSh(`diff -r "$1" "$2"`, tree, m)
+	refused(t, n, 1, []string{"not mounted"}, "umount", full)
+	refused(t, n, 1, []string{s.Path("missing")}, "umount", s.Path("missing"))
+
+	s.MustSh(`mount -t tmpfs -o size=1m tmpfs "$1"`, s.Mkdir("foreign"))
+	refused(t, n, 1, []string{s.Path("foreign")}, "umount", s.Path("foreign"))
+	if here := s.Mounted(s.Path("foreign")); len(here) != 1 || here[0].Type != "tmpfs" {
+		t.Errorf("a foreign mount was touched: %v", here)
+	}
+}
+
+// TestBadRepos opens repositories that can't be opened.
+func TestBadRepos(t *testing.T) {
+	s := swarm.New(t)
+	fresh := func(name string) *swarm.Node {
+		n := s.Node(name)
+		n.Add(s.WriteFile("x", "x"))
+		return n
+	}
+	inUse := s.Start("inuse")
+	refused(t, inUse, 1, []string{"in use", itoa(inUse.Pid())}, "daemon")
+	inUse.Must("status")
+
+	newer := fresh("newer")
+	must(t, os.WriteFile(filepath.Join(newer.Repo, "version"), []byte("999\n"), 0o600))
+	before := s.MustSh(`cd "$1"; find . -type f | sort | xargs sha256sum`, newer.Repo)
+	refused(t, newer, 1, []string{newer.Repo, "newer"}, "daemon")
+	refused(t, newer, 1, []string{newer.Repo, "newer"}, "add", s.Path("x"))
+	if after := s.MustSh(`cd "$1"; find . -type f | sort | xargs sha256sum`, newer.Repo); after != before {
+		t.Error("a repo of a newer format was changed")
+	}
+
+	for name, damage := range map[string]string{
+		"version":  `echo rubbish > "$1/version"`,
+		"database": `for f in "$1"/db/*; do test "$(basename "$f")" = LOCK || head -c 4096 /dev/urandom > "$f"; done`,
+		"identity": `echo rubbish > "$1/identity.key"`,
+		"settings": `echo "quota: [" > "$1/config.yaml"`,
+	} {
+		n := fresh("damaged " + name)
+		s.MustSh(damage, n.Repo)
+		refused(t, n, 1, []string{n.Repo}, "daemon")
+		refused(t, n, 1, []string{n.Repo}, "cat", missingCID(1).String())
+	}
+	foreign := s.Mkdir("foreign")
+	s.WriteFile("precious", "foreign", "thesis.tex")
+	n := fresh("bystander")
+	refused(t, n, 1, []string{foreign}, "--repo", foreign, "init")
+	refused(t, n, 1, []string{s.Path("x")}, "--repo", s.Path("x"), "init")
+	s.MustSh(`test "$(ls "$1")" = thesis.tex`, foreign)
+}
+
+// TestFullDisk fills the disk of a repo: adding and fetching fail with that
+// reason, and what was there is still there, then and after a restart.
+func TestFullDisk(t *testing.T) {
+	s := swarm.New(t)
+	disk := s.Mkdir("disk")
+	s.MustSh(`mount -t tmpfs -o size=400m tmpfs "$1"`, disk)
+	n := s.Node("disk/n")
+	must(t, os.WriteFile(filepath.Join(n.Repo, "config.yaml"), []byte("min-free: 64MiB\n"), 0o600))
+	n.Start()
+	kept := s.ManyFiles(20, "kept")
+	s.RandomFile(8<<20, 1, "kept", "big")
+	keptRoot := n.Add(kept)
+	s.MustSh(`head -c "$(( $(df --output=avail -B1 "$1" | tail -n 1) - (100 << 20) ))" /dev/zero > "$1/ballast"`, disk)
+	large := s.RandomFile(64<<20, 2, "large")
+	refused(t, n, 1, []string{"large", "full"}, "add", large)
+	check := func() {
+		t.Helper()
+		out := s.Path("out")
+		n.Must("get", keptRoot, "-o", out)
+		s.MustSh(`diff -r "$1" "$2"; rm -r "$2"`, kept, out)
+	}
+	check()
+	n.Stop()
+	n.Start()
+	check()
+	n.Stop()
+
+	// So full that nothing can run.
+	s.MustSh(`head -c 1g /dev/zero > "$1/more" 2> /dev/null || true`, disk)
+	refused(t, n, 1, []string{n.Repo}, "daemon")
+	s.MustSh(`rm "$1/ballast" "$1/more"`, disk)
+	n.Start()
+	check()
+	if got, want := n.Add(large), newBoxoHasher(t).tree(large).Cid().String(); got != want {
+		t.Errorf("with room again it is added as %s, want %s", got, want)
+	}
+}
+
+// TestOrdinaryUser mounts as a user who may not: no fusermount3, no /dev/fuse.
+func TestOrdinaryUser(t *testing.T) {
+	s := swarm.New(t)
+	tools := s.Mkdir("tools") // a PATH without fusermount3
+	user := &ordinary{s: s, home: s.Mkdir("home"), path: tools}
+	s.MustSh(`chmod 755 "$1"; chown 65534:65534 "$2"; cp "$3" "$4/holdfast"; mkdir "$2/m"; chown 65534:65534 "$2/m"`, s.Dir, user.home, s.Bin, tools)
+	tree := s.ManyFiles(3, "tree")
+	root := strings.TrimSpace(user.must(t, "add", "-q", tree))
+	out, err := user.run("mount", root, user.home+"/m")
+	complains(t, "mount as an ordinary user without fusermount3", out, err, 1, []string{"fusermount3"})
+	nothingMounted(t, s)
+	out, err = user.run("cat", root+"/entry-0000002")
+	if err != nil || out != "2" {
+		t.Errorf("without a mount cat reads %q, %v", out, err)
+	}
+}
+
+// ordinary is the user nobody.
+type ordinary struct {
+	s    *swarm.Swarm
+	home string
+	path string
+}
+
+func (o *ordinary) run(args ...string) (string, error) {
+	script := `bin="$1"; home="$2"; shift 2; exec setpriv --reuid=65534 --regid=65534 --clear-groups --bounding-set=-all --no-new-privs env -i HOME="$home" PATH="$bin" HOLDFAST_PATH="$home/repo" "$bin/holdfast" "$@"`
+	return o.s.Sh(script, append([]string{o.path, o.home}, args...)...)
+}
+
+func (o *ordinary) must(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := o.run(args...)
+	must(t, err)
+	return out
+}
+
+func nothingMounted(t *testing.T, s *swarm.Swarm) {
+	t.Helper()
+	if left, _ := swarm.Mounts(s.Dir); len(left) != 0 {
+		t.Errorf("mounted: %v", left)
+	}
+}

@@ -1,0 +1,89 @@
+package test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/holdfastfs/holdfast/test/swarm"
+)
+
+// TestKilledMountIsMountedAgain kills the mounting process under load, again and
+// again: each new start finds the stale mount, cleans it and stands alone there.
+func TestKilledMountIsMountedAgain(t *testing.T) {
+	s := swarm.New(t)
+	n := s.Node("a")
+	tree := s.ManyFiles(50, "tree")
+	big := s.RandomFile(6<<20, 1, "tree", "big")
+	root := n.Add(tree)
+	load := s.SpawnSh(`while :; do cat "$1"/* > /dev/null 2>&1 || true; ls -lR "$1" > /dev/null 2>&1 || true; done`, s.Mkdir("m"))
+	for round := range crashRounds {
+		p, m := n.MountForeground("m", root)
+		here := s.Mounted(m)
+		if len(here) != 1 || here[0].Type != "fuse.holdfast" {
+			t.Fatalf("round %d: mounted are %v, want one fuse.holdfast", round, here)
+		}
+		s.MustSh(`cmp "$1/big" "$2"; test "$(ls "$1" | wc -l)" = 51`, m, big)
+		p.Kill()
+	}
+	load.Kill()
+	p, m := n.MountForeground("m", root)
+	s.MustSh(`diff -r "$1" "$2"`, tree, m)
+	n.Must("umount", m)
+	if code := p.Wait(patience); code != 0 {
+		t.Errorf("mount ended with code %d after umount: %s", code, p.Err())
+	}
+}
+
+// TestDaemonRestoresItsMounts kills a daemon with mounts and starts it again.
+func TestDaemonRestoresItsMounts(t *testing.T) {
+	s := swarm.New(t)
+	n := s.Start("a")
+	tree := s.ManyFiles(20, "tree")
+	root := n.Add(tree)
+	dirs := []string{n.Mount("one", root), n.Mount("two", root), n.Mount("all", "")}
+	gone := n.Mount("gone", root)
+	n.Must("umount", gone)
+	for round := range 3 {
+		n.Kill()
+		n.Start()
+		for _, dir := range dirs {
+			s.Eventually(fmt.Sprintf("round %d: %s is mounted once", round, dir), func() bool {
+				_, err := s.Sh(`ls "$1"`, dir)
+				return err == nil && len(s.Mounted(dir)) == 1
+			})
+		}
+		s.MustSh(`diff -r "$1" "$2"; diff -r "$1" "$3"; diff -r "$1" "$4"`, tree, dirs[0], dirs[1], dirs[2]+"/"+root)
+		if here := s.Mounted(gone); len(here) != 0 {
+			t.Fatalf("round %d: what was unmounted is mounted again", round)
+		}
+	}
+	n.Stop()
+	if left, _ := swarm.Mounts(s.Dir); len(left) != 0 {
+		t.Errorf("a clean end left %v", left)
+	}
+	n.Start()
+	out := n.Must("mounts")
+	for _, dir := range dirs {
+		if !strings.Contains(out, dir) {
+			t.Errorf("%s is not restored after a clean end: %s", dir, out)
+		}
+	}
+}
+
+// TestKilledWriterLosesNothing kills a node right after add has returned: what
+// was acknowledged is there.
+func TestKilledWriterLosesNothing(t *testing.T) {
+	s := swarm.New(t)
+	n := s.Start("a")
+	for round := range 5 {
+		name := fmt.Sprint("tree", round)
+		tree := s.ManyFiles(50, name)
+		s.RandomFile(6<<20, uint64(round), name, "big")
+		root := n.Add(tree)
+		n.Kill()
+		n.Start()
+		n.Must("get", root, "-o", s.Path("out", name))
+		s.MustSh(`diff -r "$1" "$2"`, tree, s.Path("out", name))
+	}
+}

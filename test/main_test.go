@@ -1,0 +1,32 @@
+package test
+
+import (
+	"fmt"
+	"os"
+	"testing"
+
+	uio "github.com/ipfs/boxo/ipld/unixfs/io"
+)
+
+// childEnv names the program the test binary runs as instead of testing: what
+// touches a mount lives in a process that can be killed.
+const childEnv = "HOLDFAST_TEST_CHILD"
+
+var children = map[string]func(args []string) error{
+	"mmap":    mmapChild,
+	"readers": readersChild,
+	"hands":   handsChild,
+}
+
+func TestMain(m *testing.M) {
+	if name := os.Getenv(childEnv); name != "" {
+		if err := children[name](os.Args[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	// boxo keeps a profile in globals, to be set once.
+	uio.UnixFS_v1_2025.ApplyGlobals()
+	os.Exit(m.Run())
+}
