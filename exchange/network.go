@@ -1,0 +1,241 @@
+package exchange
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+)
+
+// The protocols spoken, best first. All carry the same message; version 1.1 has no presences.
+const (
+	ProtocolHoldfast  protocol.ID = "/holdfast/exchange/1.0.0"
+	ProtocolBitswap12 protocol.ID = "/ipfs/bitswap/1.2.0"
+	ProtocolBitswap11 protocol.ID = "/ipfs/bitswap/1.1.0"
+)
+
+var allProtocols = []protocol.ID{ProtocolHoldfast, ProtocolBitswap12, ProtocolBitswap11}
+
+// protectTag marks the connections of session peers for the connection manager.
+const protectTag = "holdfast-exchange"
+
+var (
+	errNotConnected = errors.New("peer is not connected")
+	errQueueFull    = errors.New("too many changes of the want list wait to be sent")
+)
+
+// networkConfig is what a hostNetwork needs. Zero values mean the defaults.
+type networkConfig struct {
+	Host           host.Host
+	Protocols      []protocol.ID // spoken, best first; default all three
+	Server         *server       // answers want lists; nil answers nothing
+	MessageTimeout time.Duration // for every 256 KiB of a message, either way; default 20 s
+	DialTimeout    time.Duration // default 15 s
+	RetryDelay     time.Duration // before the n-th new stream, times n; default 100 ms
+	StreamsPerPeer int           // incoming, idle ones among them; default 256
+	PeerBytes      int           // length of messages in hand, a peer; default 8 MiB
+	SharedBytes    int           // the same for all peers that no session uses; default 32 MiB
+	Logger         *slog.Logger
+}
+
+func (c networkConfig) withDefaults() networkConfig {
+	if len(c.Protocols) == 0 {
+		c.Protocols = allProtocols
+	}
+	c.MessageTimeout = cmp.Or(c.MessageTimeout, 20*time.Second)
+	c.DialTimeout = cmp.Or(c.DialTimeout, 15*time.Second)
+	c.RetryDelay = cmp.Or(c.RetryDelay, 100*time.Millisecond)
+	c.StreamsPerPeer = cmp.Or(c.StreamsPerPeer, 256)
+	c.PeerBytes = max(maxFrameBytes, cmp.Or(c.PeerBytes, 8<<20))
+	c.SharedBytes = max(maxFrameBytes, cmp.Or(c.SharedBytes, 32<<20))
+	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
+	return c
+}
+
+// hostNetwork is the [Network] over a libp2p host. A peer has two streams of ours, opened when they
+// are first needed and kept: one for changes of our want list, one for answers to its own. So wants
+// never wait behind blocks.
+//
+// What Start starts ends with its context; wait returns when all of it has.
+type hostNetwork struct {
+	cfg    networkConfig
+	host   host.Host
+	counts wireCounts
+	shared *byteBudget // for messages of peers that no session uses
+
+	ctx     context.Context // of Start
+	handler Handler
+	work    sync.WaitGroup // every goroutine and every stream handler
+
+	dirty chan struct{} // has room for one: reports are due
+
+	mu      sync.Mutex // guards all below; taken before a remote's own lock
+	stopped bool
+	peers   map[peer.ID]*remote
+	changed map[peer.ID]struct{} // whose standing may differ from what the handler was told
+	inUse   map[peer.ID]struct{} // protected by a session
+}
+
+var _ Network = (*hostNetwork)(nil)
+
+func newHostNetwork(cfg networkConfig) *hostNetwork {
+	cfg = cfg.withDefaults()
+	return &hostNetwork{
+		cfg:     cfg,
+		host:    cfg.Host,
+		shared:  newByteBudget(cfg.SharedBytes),
+		dirty:   make(chan struct{}, 1),
+		peers:   make(map[peer.ID]*remote),
+		changed: make(map[peer.ID]struct{}),
+		inUse:   make(map[peer.ID]struct{}),
+	}
+}
+
+// Start implements Network. It may be called once.
+func (n *hostNetwork) Start(ctx context.Context, h Handler) error {
+	events, err := n.subscribe()
+	if err != nil {
+		return fmt.Errorf("start network: %w", err)
+	}
+	n.ctx, n.handler = ctx, h
+	for _, p := range n.cfg.Protocols {
+		n.host.SetStreamHandler(p, n.incoming)
+	}
+	n.work.Go(func() { n.watch(events) })
+	n.work.Go(n.report)
+	for _, p := range n.host.Network().Peers() {
+		n.look(p)
+	}
+	return nil
+}
+
+// wait returns when the context of Start has ended and everything that it started is done.
+func (n *hostNetwork) wait() {
+	<-n.ctx.Done()
+	n.work.Wait()
+}
+
+// stop ends all peers; it runs when the context has ended.
+func (n *hostNetwork) stop() {
+	for _, p := range n.cfg.Protocols {
+		n.host.RemoveStreamHandler(p)
+	}
+	n.mu.Lock()
+	n.stopped = true
+	peers := n.peers
+	n.peers = make(map[peer.ID]*remote)
+	n.mu.Unlock()
+	for _, r := range peers {
+		n.work.Go(r.close) // a reset may wait for a connection that is stuck
+	}
+}
+
+// Send implements Network. Entries for a peer that is gone are dropped: PeerGone says so.
+func (n *hostNetwork) Send(p peer.ID, entries []Entry) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if r := n.peers[p]; r != nil {
+		r.wants.add(entries)
+		r.startLocked(&r.wantsOn, r.sendWants)
+	}
+}
+
+// Dial implements Network.
+func (n *hostNetwork) Dial(ctx context.Context, p peer.AddrInfo) error {
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.DialTimeout)
+	defer cancel()
+	if err := n.host.Connect(ctx, p); err != nil {
+		return fmt.Errorf("dial %s: %w", p.ID, err)
+	}
+	return nil
+}
+
+// Disconnect implements Network.
+func (n *hostNetwork) Disconnect(p peer.ID) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.stopped {
+		return
+	}
+	n.work.Go(func() {
+		if err := n.host.Network().ClosePeer(p); err != nil {
+			n.cfg.Logger.Debug("close connections", "peer", p, "err", err)
+		}
+	})
+}
+
+// Protect implements Network.
+func (n *hostNetwork) Protect(p peer.ID, on bool) {
+	n.mu.Lock()
+	if on {
+		n.inUse[p] = struct{}{}
+	} else {
+		delete(n.inUse, p)
+	}
+	if r := n.peers[p]; r != nil {
+		r.inUse.Store(on)
+	}
+	n.mu.Unlock()
+	if on {
+		n.host.ConnManager().Protect(p, protectTag)
+	} else {
+		n.host.ConnManager().Unprotect(p, protectTag)
+	}
+}
+
+// hasPresences reports whether a protocol knows have and dont-have.
+func hasPresences(p protocol.ID) bool { return p != ProtocolBitswap11 }
+
+// connected reports whether a peer has a connection that blocks may go over; relayed ones are not
+// meant for bulk.
+func (n *hostNetwork) connected(p peer.ID) bool {
+	return n.host.Network().Connectedness(p) == network.Connected
+}
+
+// wireCounts counts what goes over the wire. All fields are totals since the start.
+type wireCounts struct {
+	sent, received wireTotals
+	malformed      atomic.Uint64 // messages
+	slow           atomic.Uint64 // messages given up in their middle
+	refused        atomic.Uint64 // incoming streams
+}
+
+type wireTotals struct {
+	messages, bytes                atomic.Uint64
+	wantHaves, wantBlocks, cancels atomic.Uint64
+	haves, dontHaves               atomic.Uint64
+	blocks, blockBytes             atomic.Uint64
+}
+
+func (t *wireTotals) add(m *message, bytes int) {
+	t.messages.Add(1)
+	t.bytes.Add(uint64(bytes))
+	for _, e := range m.entries {
+		switch e.Kind {
+		case WantHave:
+			t.wantHaves.Add(1)
+		case WantBlock:
+			t.wantBlocks.Add(1)
+		case Cancel:
+			t.cancels.Add(1)
+		}
+	}
+	for _, p := range m.presences {
+		if p.Have {
+			t.haves.Add(1)
+		} else {
+			t.dontHaves.Add(1)
+		}
+	}
+	t.blocks.Add(uint64(len(m.blocks)))
+	t.blockBytes.Add(uint64(m.blockBytes()))
+}

@@ -1,0 +1,59 @@
+package exchange
+
+import (
+	"context"
+	"fmt"
+
+	"golang.org/x/sync/semaphore"
+)
+
+// byteBudget bounds bytes in hand; who wants more waits, in order.
+type byteBudget struct {
+	sem *semaphore.Weighted
+}
+
+func newByteBudget(n int) *byteBudget {
+	return &byteBudget{sem: semaphore.NewWeighted(int64(n))}
+}
+
+func (b *byteBudget) take(ctx context.Context, n int) error {
+	if err := b.sem.Acquire(ctx, int64(n)); err != nil {
+		return fmt.Errorf("wait for memory: %w", err)
+	}
+	return nil
+}
+
+func (b *byteBudget) give(n int) { b.sem.Release(int64(n)) }
+
+// hold is the room taken for one message, from its length until it was handed on.
+type hold struct {
+	bytes int
+	from  [2]*byteBudget // nil where none was taken
+}
+
+// hold waits for room for a message: among the peer's own and, unless a session uses the peer,
+// among those of all strangers. So strangers that dawdle cannot hold up whoever we fetch from.
+func (r *remote) hold(bytes int) (hold, error) {
+	h := hold{bytes: bytes}
+	if err := r.budget.take(r.ctx, bytes); err != nil {
+		return h, err
+	}
+	h.from[0] = r.budget
+	if r.inUse.Load() {
+		return h, nil
+	}
+	if err := r.n.shared.take(r.ctx, bytes); err != nil {
+		h.give()
+		return h, err
+	}
+	h.from[1] = r.n.shared
+	return h, nil
+}
+
+func (h hold) give() {
+	for _, b := range h.from {
+		if b != nil {
+			b.give(h.bytes)
+		}
+	}
+}

@@ -1,0 +1,159 @@
+package exchange
+
+import (
+	"fmt"
+
+	"github.com/libp2p/go-libp2p/core/event"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
+)
+
+// subscribe asks the host for everything that changes who is a peer of ours.
+func (n *hostNetwork) subscribe() (event.Subscription, error) {
+	sub, err := n.host.EventBus().Subscribe([]any{
+		new(event.EvtPeerConnectednessChanged),
+		new(event.EvtPeerIdentificationCompleted),
+		new(event.EvtPeerProtocolsUpdated),
+	}, eventbus.BufSize(256), eventbus.Name("holdfast/exchange"))
+	if err != nil {
+		return nil, fmt.Errorf("subscribe to host events: %w", err)
+	}
+	return sub, nil
+}
+
+// watch follows the host's events until the context ends. It never waits for the handler.
+func (n *hostNetwork) watch(sub event.Subscription) {
+	defer n.stop()
+	defer sub.Close()
+	for {
+		select {
+		case <-n.ctx.Done():
+			return
+		case ev, ok := <-sub.Out():
+			if !ok {
+				return
+			}
+			switch ev := ev.(type) {
+			case event.EvtPeerConnectednessChanged:
+				if ev.Connectedness != network.Connected {
+					n.down(ev.Peer)
+				}
+				n.look(ev.Peer)
+			case event.EvtPeerIdentificationCompleted:
+				n.look(ev.Peer)
+			case event.EvtPeerProtocolsUpdated:
+				n.look(ev.Peer)
+			}
+		}
+	}
+}
+
+// look compares a peer's connection and protocols with what is known of it. A peer whose protocols
+// are not identified yet is looked at again when they are.
+func (n *hostNetwork) look(p peer.ID) {
+	if !n.connected(p) {
+		n.down(p)
+		return
+	}
+	spoken, err := n.host.Peerstore().SupportsProtocols(p, n.cfg.Protocols...)
+	if err != nil || len(spoken) == 0 {
+		return
+	}
+	presences := false
+	for _, id := range spoken {
+		presences = presences || hasPresences(id)
+	}
+	n.up(p, presences)
+}
+
+// up returns the remote of a connected peer, making it when there is none or the protocol it
+// speaks has changed. It returns nil when the network has stopped.
+func (n *hostNetwork) up(p peer.ID, presences bool) *remote {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.stopped {
+		return nil
+	}
+	r := n.peers[p]
+	if r != nil && r.presences == presences {
+		return r
+	}
+	if r != nil {
+		n.work.Go(r.close)
+	}
+	r = n.newRemoteLocked(p, presences)
+	n.peers[p] = r
+	n.changedLocked(p)
+	return r
+}
+
+// down forgets a peer that has no connection any more.
+func (n *hostNetwork) down(p peer.ID) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if r := n.peers[p]; r != nil {
+		delete(n.peers, p)
+		r.cancel()
+		n.work.Go(r.close)
+		n.changedLocked(p)
+	}
+}
+
+// speaking returns the remote of a peer that has just opened a stream, known or not yet.
+func (n *hostNetwork) speaking(s network.Stream) *remote {
+	p := s.Conn().RemotePeer()
+	n.mu.Lock()
+	r := n.peers[p]
+	n.mu.Unlock()
+	if r != nil || !n.connected(p) {
+		return r
+	}
+	return n.up(p, hasPresences(s.Protocol()))
+}
+
+func (n *hostNetwork) changedLocked(p peer.ID) {
+	n.changed[p] = struct{}{}
+	select {
+	case n.dirty <- struct{}{}:
+	default:
+	}
+}
+
+// report tells the handler who came and who went. However slow it is, no more than one report a
+// peer waits; a peer that went and came in between is reported gone first.
+func (n *hostNetwork) report() {
+	told := make(map[peer.ID]*remote)
+	for {
+		select {
+		case <-n.ctx.Done():
+			return
+		case <-n.dirty:
+		}
+		for p, now := range n.takeChanged() {
+			if told[p] == now {
+				continue
+			}
+			if told[p] != nil {
+				n.handler.PeerGone(n.ctx, p)
+				delete(told, p)
+			}
+			if now != nil {
+				n.handler.PeerConnected(n.ctx, p, now.presences)
+				told[p] = now
+				close(now.reported)
+			}
+		}
+	}
+}
+
+func (n *hostNetwork) takeChanged() map[peer.ID]*remote {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	out := make(map[peer.ID]*remote, len(n.changed))
+	for p := range n.changed {
+		out[p] = n.peers[p]
+	}
+	clear(n.changed)
+	return out
+}

@@ -1,0 +1,154 @@
+package exchange
+
+import (
+	"sync"
+
+	"github.com/ipfs/go-cid"
+)
+
+const (
+	maxQueuedEntries  = 16 << 10 // changes that wait to be sent to one peer
+	entriesPerMessage = 1024     // what other servers keep of a want list
+)
+
+// wantQueue holds the changes of our want list that a peer was not told yet, at most one a CID.
+type wantQueue struct {
+	presences bool // without them want-have is never sent
+	wake      chan struct{}
+
+	mu      sync.Mutex // guards all below
+	order   []cid.Cid  // each key of pending once, oldest first
+	pending map[cid.Cid]Entry
+
+	overflow bool // changes were dropped since the last take
+}
+
+func newWantQueue(presences bool) wantQueue {
+	return wantQueue{presences: presences, wake: make(chan struct{}, 1), pending: make(map[cid.Cid]Entry)}
+}
+
+// add queues changes. Those that do not fit are dropped and take says so.
+func (q *wantQueue) add(entries []Entry) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	defer wake(q.wake)
+	for _, e := range entries {
+		if !q.presences {
+			if e.Kind == WantHave {
+				continue
+			}
+			e.SendDontHave = false
+		}
+		old, queued := q.pending[e.CID]
+		if !queued {
+			if len(q.pending) >= maxQueuedEntries {
+				q.overflow = true
+				return
+			}
+			q.order = append(q.order, e.CID)
+		}
+		q.pending[e.CID] = coalesce(old, queued, e)
+	}
+}
+
+// coalesce is what to send in place of two changes of one CID. A cancel and a want after it are
+// both kept in the want alone: a server takes a later want over an earlier one.
+func coalesce(old Entry, queued bool, e Entry) Entry {
+	if queued && old.Kind == WantBlock && e.Kind == WantHave {
+		old.Priority = e.Priority
+		old.SendDontHave = old.SendDontHave || e.SendDontHave
+		return old
+	}
+	return e
+}
+
+// take removes up to limit changes, oldest first. Its error says that some were dropped.
+func (q *wantQueue) take(limit int) ([]Entry, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := min(limit, len(q.order))
+	out := make([]Entry, n)
+	for i, c := range q.order[:n] {
+		out[i] = q.pending[c]
+		delete(q.pending, c)
+	}
+	if q.order = q.order[n:]; len(q.order) == 0 {
+		q.order = nil
+	}
+	if q.overflow {
+		q.overflow = false
+		return out, errQueueFull
+	}
+	return out, nil
+}
+
+// clear drops everything queued.
+func (q *wantQueue) clear() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.order = nil
+	clear(q.pending)
+}
+
+// reply is a message of our server on its way to a peer.
+type reply struct {
+	message
+	pace func(bytes int) error // waits until so many bytes may go; nil for no limit
+	done func(error)           // called once, whatever happens
+}
+
+// replyQueue holds replies in order. The server bounds it: it has only so many bytes in flight.
+type replyQueue struct {
+	wake chan struct{}
+
+	mu      sync.Mutex
+	closed  bool
+	replies []*reply
+}
+
+func newReplyQueue() replyQueue { return replyQueue{wake: make(chan struct{}, 1)} }
+
+func (q *replyQueue) add(r *reply) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return false
+	}
+	q.replies = append(q.replies, r)
+	wake(q.wake)
+	return true
+}
+
+func (q *replyQueue) take() *reply {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.replies) == 0 {
+		return nil
+	}
+	r := q.replies[0]
+	q.replies[0] = nil
+	if q.replies = q.replies[1:]; len(q.replies) == 0 {
+		q.replies = nil
+	}
+	return r
+}
+
+// close refuses further replies and ends those that wait.
+func (q *replyQueue) close() {
+	q.mu.Lock()
+	q.closed = true
+	left := q.replies
+	q.replies = nil
+	q.mu.Unlock()
+	for _, r := range left {
+		r.done(errNotConnected)
+	}
+}
+
+// wake leaves one signal in a channel of one place.
+func wake(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,106 @@
+package exchange
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
+// remote is one connected peer, from its connection until its last one is gone. A peer that comes
+// back is another remote.
+type remote struct {
+	n         *hostNetwork
+	id        peer.ID
+	presences bool
+	ctx       context.Context
+	cancel    context.CancelFunc
+	reported  chan struct{} // closed when the handler knows of this peer
+	ledger    *ledger       // what it wants of us; nil without a server
+	budget    *byteBudget   // bytes of its messages in hand
+	inUse     atomic.Bool   // a session uses it: it need not share memory with strangers
+
+	wants   wantQueue
+	replies replyQueue
+
+	wantsOn, repliesOn bool // lanes that run; under n.mu
+
+	mu      sync.Mutex // guards streams
+	closed  bool
+	streams map[network.Stream]struct{} // ours and theirs
+	theirs  int
+}
+
+func (n *hostNetwork) newRemoteLocked(p peer.ID, presences bool) *remote {
+	r := &remote{
+		n: n, id: p, presences: presences,
+		reported: make(chan struct{}),
+		budget:   newByteBudget(n.cfg.PeerBytes),
+		wants:    newWantQueue(presences),
+		replies:  newReplyQueue(),
+		streams:  make(map[network.Stream]struct{}),
+	}
+	_, used := n.inUse[p]
+	r.inUse.Store(used)
+	r.ctx, r.cancel = context.WithCancel(n.ctx)
+	if n.cfg.Server != nil {
+		r.ledger = n.cfg.Server.open(p, r.reply)
+	}
+	return r
+}
+
+// startLocked starts a lane unless it runs. The lane lasts as long as the remote.
+func (r *remote) startLocked(on *bool, lane func()) {
+	if *on || r.ctx.Err() != nil {
+		return
+	}
+	*on = true
+	r.n.work.Go(lane)
+}
+
+// close ends the remote: its streams are reset, its lanes and stream handlers return.
+func (r *remote) close() {
+	r.cancel()
+	if r.ledger != nil {
+		r.ledger.close()
+	}
+	r.replies.close()
+	r.mu.Lock()
+	r.closed = true
+	streams := r.streams
+	r.streams = nil
+	r.mu.Unlock()
+	for s := range streams {
+		_ = s.Reset() // the peer is gone or we are; there is nobody to tell
+	}
+}
+
+// adopt makes a stream end with the remote. It reports false, with the stream reset, when the
+// remote has ended or the peer has too many.
+func (r *remote) adopt(s network.Stream, theirs bool) bool {
+	r.mu.Lock()
+	ok := !r.closed && (!theirs || r.theirs < r.n.cfg.StreamsPerPeer)
+	if ok {
+		r.streams[s] = struct{}{}
+		if theirs {
+			r.theirs++
+		}
+	}
+	r.mu.Unlock()
+	if !ok {
+		_ = s.Reset()
+	}
+	return ok
+}
+
+// release forgets a stream that has ended.
+func (r *remote) release(s network.Stream, theirs bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.streams, s)
+	if theirs {
+		r.theirs--
+	}
+}

@@ -1,0 +1,87 @@
+package exchange
+
+import (
+	"errors"
+	"fmt"
+
+	blocks "github.com/ipfs/go-block-format"
+	"github.com/ipfs/go-cid"
+	mh "github.com/multiformats/go-multihash"
+)
+
+// Bounds on what a message may hold. A message beyond them is malformed.
+const (
+	maxFrameBytes  = 4 << 20 // one message on the wire, as every Bitswap peer has it
+	maxBlockBytes  = 2 << 20 // one block's data
+	maxCIDBytes    = 168     // four varints and the longest digest
+	maxWireEntries = 1 << 16 // want list entries in one message
+	maxPresences   = 1 << 16 // presences in one message
+	maxWireBlocks  = 1 << 16 // blocks in one message
+	minDigestBytes = 20      // a shorter digest proves nothing
+	maxDigestBytes = 128
+	sha256Bytes    = 32
+)
+
+// errMalformed marks what no honest peer sends: the message is dropped, and so is the peer.
+var errMalformed = errors.New("malformed message")
+
+// malformed wraps errMalformed with what is wrong.
+func malformed(format string, args ...any) error {
+	return fmt.Errorf("%w: "+format, append([]any{errMalformed}, args...)...)
+}
+
+// message is a Bitswap message in this room's words. Incoming and outgoing messages share it.
+type message struct {
+	entries   []Entry
+	full      bool // entries replace all that were sent before
+	presences []Presence
+	blocks    []blocks.Block
+	pending   int32 // bytes the sender has queued for the receiver
+}
+
+// empty reports whether there is nothing to send.
+func (m *message) empty() bool {
+	return len(m.entries) == 0 && len(m.presences) == 0 && len(m.blocks) == 0 && !m.full
+}
+
+// without12 returns what a peer of version 1.1 can be told of the message.
+func (m *message) without12() *message {
+	out := &message{full: m.full, blocks: m.blocks, pending: m.pending}
+	for _, e := range m.entries {
+		if e.Kind != WantHave {
+			e.SendDontHave = false
+			out.entries = append(out.entries, e)
+		}
+	}
+	return out
+}
+
+// blockBytes sums the lengths of the blocks' data.
+func (m *message) blockBytes() int {
+	n := 0
+	for _, b := range m.blocks {
+		n += len(b.RawData())
+	}
+	return n
+}
+
+// hashAllowed reports whether a digest of this kind and length is strong enough to accept a block
+// by, and known here. Identity is not: such a block is its own CID and never travels.
+func hashAllowed(code uint64, digestBytes int) bool {
+	if digestBytes < minDigestBytes || digestBytes > maxDigestBytes {
+		return false
+	}
+	switch {
+	case code == mh.SHA2_256, code == mh.SHA2_512, code == mh.DBL_SHA2_256, code == mh.BLAKE3:
+		return true
+	case code >= mh.BLAKE2B_MIN+minDigestBytes-1 && code <= mh.BLAKE2B_MAX:
+		return true
+	}
+	return false
+}
+
+// servable reports whether a CID names something that travels at all: neither undefined nor
+// identity, whose data is in the CID.
+func servable(c cid.Cid) bool {
+	return c.Defined() && c.Prefix().MhType != mh.IDENTITY
+}
