@@ -1,0 +1,184 @@
+package fs
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxRequest is the most bytes of one read of the kernel.
+const maxRequest = 1 << 20
+
+// mountRequest is what the kernel is asked to mount.
+type mountRequest struct {
+	dir        string
+	file       bool // dir is a regular file
+	fsName     string
+	allowOther bool
+}
+
+// openDevice opens /dev/fuse and mounts it: with mount(2) where that is allowed, otherwise by fusermount3.
+func openDevice(ctx context.Context, r mountRequest) (fd int, err error) {
+	if _, err := os.Stat("/dev/fuse"); err != nil {
+		return -1, fmt.Errorf("mount %s: no /dev/fuse: load the kernel's fuse module, or give the container the device", r.dir)
+	}
+	if os.Geteuid() == 0 {
+		return mountDirect(r)
+	}
+	return mountHelper(ctx, r)
+}
+
+// mountDirect mounts by itself, as root may.
+func mountDirect(r mountRequest) (fd int, err error) {
+	fd, err = unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("mount %s: open /dev/fuse: %w", r.dir, err)
+	}
+	rootMode := syscall.S_IFDIR
+	if r.file {
+		rootMode = syscall.S_IFREG
+	}
+	options := fmt.Sprintf("fd=%d,rootmode=%o,user_id=%d,group_id=%d,max_read=%d,default_permissions",
+		fd, rootMode, os.Geteuid(), os.Getegid(), maxRequest)
+	if r.allowOther {
+		options += ",allow_other"
+	}
+	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_RDONLY | unix.MS_NOATIME
+	if err := unix.Mount(r.fsName, r.dir, "fuse."+subtype, flags, options); err != nil {
+		unix.Close(fd)
+		return -1, fmt.Errorf("mount %s: %w", r.dir, err)
+	}
+	return fd, nil
+}
+
+// helper finds the setuid program that mounts for ordinary users.
+func helper() (string, error) {
+	for _, name := range []string{"fusermount3", "/bin/fusermount3", "fusermount", "/bin/fusermount"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path, nil
+		}
+	}
+	return "", errors.New("no fusermount3: install the package fuse3, or run as root")
+}
+
+// mountHelper has fusermount3 mount and send back the open device over a socket.
+func mountHelper(ctx context.Context, r mountRequest) (fd int, err error) {
+	path, err := helper()
+	if err != nil {
+		return -1, fmt.Errorf("mount %s: %w", r.dir, err)
+	}
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("mount %s: %w", r.dir, err)
+	}
+	defer unix.Close(pair[0])
+	theirs := os.NewFile(uintptr(pair[1]), "fusermount")
+	escaped := strings.NewReplacer(`\`, `\\`, `,`, `\,`).Replace(r.fsName)
+	options := fmt.Sprintf("ro,nosuid,nodev,noatime,fsname=%s,subtype=%s,max_read=%d,default_permissions", escaped, subtype, maxRequest)
+	if r.allowOther {
+		options += ",allow_other"
+	}
+	cmd := exec.CommandContext(ctx, path, "-o", options, "--", r.dir)
+	cmd.Env = append(os.Environ(), "_FUSE_COMMFD=3")
+	cmd.ExtraFiles = []*os.File{theirs}
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	err = cmd.Run()
+	theirs.Close()
+	if err != nil {
+		return -1, fmt.Errorf("mount %s: %s", r.dir, helperError(stderr.String(), err))
+	}
+	fd, err = receiveFd(pair[0])
+	if err != nil {
+		return -1, fmt.Errorf("mount %s: receive the device from fusermount3: %w", r.dir, err)
+	}
+	return fd, nil
+}
+
+// helperError is the first line that fusermount3 said, without its name.
+func helperError(said string, err error) string {
+	line, _, _ := strings.Cut(strings.TrimSpace(said), "\n")
+	if line == "" {
+		return err.Error()
+	}
+	if _, rest, ok := strings.Cut(line, ": "); ok && strings.HasPrefix(line, "fusermount") {
+		line = rest
+	}
+	return line
+}
+
+// receiveFd reads one descriptor from a socket.
+func receiveFd(socket int) (int, error) {
+	data, control := make([]byte, 8), make([]byte, unix.CmsgSpace(4))
+	_, n, _, _, err := unix.Recvmsg(socket, data, control, unix.MSG_CMSG_CLOEXEC)
+	if err != nil {
+		return -1, err
+	}
+	messages, err := unix.ParseSocketControlMessage(control[:n])
+	if err != nil {
+		return -1, err
+	}
+	for _, m := range messages {
+		if fds, err := unix.ParseUnixRights(&m); err == nil && len(fds) == 1 {
+			return fds[0], nil
+		}
+	}
+	return -1, errors.New("no descriptor was sent")
+}
+
+// detach takes away the mount at dir: lazily, whoever still uses it keeps what they have.
+func detach(ctx context.Context, dir string, lazy bool) error {
+	flags := unix.UMOUNT_NOFOLLOW
+	if lazy {
+		flags |= unix.MNT_DETACH
+	}
+	err := unix.Unmount(dir, flags)
+	if err == nil || !errors.Is(err, syscall.EPERM) {
+		return err
+	}
+	path, err := helper()
+	if err != nil {
+		return err
+	}
+	mode := "-u"
+	if lazy {
+		mode = "-uz"
+	}
+	cmd := exec.CommandContext(ctx, path, mode, "--", dir)
+	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	out, err := cmd.CombinedOutput()
+	if err == nil {
+		return nil
+	}
+	if strings.Contains(strings.ToLower(string(out)), "busy") {
+		return syscall.EBUSY
+	}
+	if strings.Contains(string(out), "not found in") {
+		return syscall.EINVAL
+	}
+	return errors.New(helperError(string(out), err))
+}
+
+// watchDevice returns when the kernel has ended the connection behind fd: after an unmount or an abort. Writing to
+// wake makes it return earlier. It closes both.
+func watchDevice(fd, wake int) {
+	defer unix.Close(fd)
+	defer unix.Close(wake)
+	fds := []unix.PollFd{{Fd: int32(fd)}, {Fd: int32(wake), Events: unix.POLLIN}}
+	for {
+		_, err := unix.Poll(fds, -1)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil || fds[0].Revents != 0 || fds[1].Revents != 0 {
+			return
+		}
+	}
+}

@@ -1,0 +1,299 @@
+package fs
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"log/slog"
+	"os"
+	"runtime/debug"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"github.com/holdfastfs/holdfast/fs/unixfs"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// maxBackground is how many readahead requests the kernel keeps with us at once. Each that waits for a lost block
+	// stays till the timeout, and others must not queue behind them.
+	maxBackground = 128
+
+	// kernelReadahead is what the kernel may read ahead on the mount, in KiB. Its default of 128 halves the speed of
+	// sequential reads served from memory.
+	kernelReadahead = 4096
+
+	unmountRetry = 50 * time.Millisecond
+	unmountTries = 20
+
+	// detachPatience is how long a forced unmount waits for the programs in it to be done.
+	detachPatience = time.Second
+)
+
+// Mounted is a mount that this process serves.
+type Mounted struct {
+	dir    string
+	tree   *tree
+	server *fuse.Server
+	gone   chan struct{} // closed when the kernel has let go and every goroutine of the mount has ended
+}
+
+// Mount mounts cfg.Root on dir and returns when the mount answers; it is served until it is unmounted, by whom it may
+// be. A dead mount of ours at dir is removed first. Unless cfg.Lazy, the root's block must be had within cfg.Timeout
+// and ctx. This process must not use the mount itself.
+func Mount(ctx context.Context, dir string, cfg Config) (*Mounted, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	name, file, err := prepareMountPoint(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	t := newTree(cfg, uint32(os.Geteuid()), uint32(os.Getegid()), file)
+	if err := t.begin(ctx, name, file); err != nil {
+		return nil, err
+	}
+	fd, err := openDevice(ctx, mountRequest{dir: name, file: file, fsName: cfg.FsName, allowOther: cfg.AllowOther})
+	if err != nil {
+		return nil, err
+	}
+	m, err := serve(name, t, fd)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("mount %s: %w", dir, err), ignoreGone(detach(ctx, name, true)))
+	}
+	t.through.probe(m.server, cfg.Logger)
+	raiseReadahead(name, cfg.Logger)
+	return m, nil
+}
+
+// begin gets the root, which decides how the mount looks.
+func (t *tree) begin(ctx context.Context, dir string, file bool) error {
+	if !t.cfg.Root.Defined() {
+		if file {
+			return fmt.Errorf("mount %s: a mount of all CIDs needs a directory", dir)
+		}
+		t.rootKnown.Store(true)
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, t.cfg.Timeout)
+	defer cancel()
+	un, err := t.reader.Node(ctx, t.cfg.Root, t.cfg.Root)
+	if err != nil && t.cfg.Lazy && !errors.Is(err, unixfs.ErrCorrupt) && !errors.Is(err, unixfs.ErrUnsupported) {
+		t.log.Warn("mounting without the root", "cid", t.cfg.Root, "err", err)
+		return nil
+	}
+	if err != nil && ctx.Err() != nil {
+		err = fmt.Errorf("%w within %v: %w", ErrUnavailable, t.cfg.Timeout, err)
+	}
+	if err != nil {
+		return fmt.Errorf("mount %s: %w", t.cfg.Root, err)
+	}
+	if !file {
+		_, err = t.setRoot(un)
+		return err
+	}
+	if un.Kind != unixfs.KindFile {
+		return fmt.Errorf("mount %s: it is a %s, and the mount point %s is a file", un.CID, un.Kind, dir)
+	}
+	return t.setFileRoot(un)
+}
+
+// serve answers the kernel on fd from now on.
+func serve(dir string, t *tree, fd int) (*Mounted, error) {
+	watch, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+	if err != nil {
+		unix.Close(fd)
+		unix.Close(watch)
+		return nil, err
+	}
+	server, err := fuse.NewServer(t, "/dev/fd/"+strconv.Itoa(fd), &fuse.MountOptions{
+		MaxWrite: maxRequest, MaxBackground: maxBackground, EnableSymlinkCaching: true,
+		ExplicitDataCacheControl: true, DisableSplice: true, EnableAcl: true,
+		Logger: log.New(goFuseLog{t.log}, "", 0), PanicHandler: t.panicked,
+	})
+	if err != nil {
+		unix.Close(watch)
+		unix.Close(wake)
+		return nil, err
+	}
+	m := &Mounted{dir: dir, tree: t, server: server, gone: make(chan struct{})}
+	go m.run(watch, wake)
+	return m, nil
+}
+
+// run serves until the kernel lets go, then ends whatever still waits.
+func (m *Mounted) run(watch, wake int) {
+	defer close(m.gone)
+	var watching sync.WaitGroup
+	stop, err := unix.FcntlInt(uintptr(wake), unix.F_DUPFD_CLOEXEC, 0)
+	watching.Go(func() {
+		watchDevice(watch, wake)
+		m.tree.dead.Store(true)
+		m.tree.shutdown()
+	})
+	m.server.Serve()
+	if err == nil {
+		unix.Write(stop, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+		unix.Close(stop)
+	}
+	watching.Wait()
+	m.tree.handles.closeAll()
+	m.tree.work.Wait()
+}
+
+// shutdown fails every request that waits for a block, now and later.
+func (t *tree) shutdown() { t.serving.Load().end() }
+
+// resume takes a shutdown back, unless the kernel has let go.
+func (t *tree) resume() {
+	t.serving.Store(newServing())
+	if t.dead.Load() {
+		t.shutdown()
+	}
+}
+
+// panicked keeps a fault in one request from taking the process down.
+func (t *tree) panicked(what any) fuse.Status {
+	t.log.Error("request panicked", "panic", what, "stack", string(debug.Stack()))
+	return fuse.EIO
+}
+
+// Dir is the mount point's absolute path.
+func (m *Mounted) Dir() string { return m.dir }
+
+// Wait returns when the mount has ended, whoever ended it.
+func (m *Mounted) Wait() { <-m.gone }
+
+// UnmountOptions says how hard to try.
+type UnmountOptions struct {
+	// Force takes a busy mount out of the directory tree; programs that still use it keep what they have open
+	// and are served until they are done.
+	Force bool
+}
+
+// Unmount ends the mount. Reads that wait for blocks fail at once. A mount in use otherwise is tried again for a
+// second and then, without Force, stays and answers as before; the error is ErrBusy.
+func (m *Mounted) Unmount(ctx context.Context, o UnmountOptions) error {
+	select {
+	case <-m.gone:
+		return nil
+	default:
+	}
+	m.tree.shutdown()
+	err := unmount(ctx, m.dir, o)
+	if err != nil || o.Force {
+		m.tree.resume()
+	}
+	if err != nil {
+		return err
+	}
+	var patience <-chan time.Time
+	if o.Force {
+		patience = time.After(detachPatience)
+	}
+	select {
+	case <-m.gone:
+	case <-patience:
+		m.tree.log.Warn("detached, and served on for the programs that use it still", "path", m.dir)
+	case <-ctx.Done():
+		return fmt.Errorf("unmount %s: wait for its end: %w", m.dir, ctx.Err())
+	}
+	return nil
+}
+
+// Unmount ends a mount of ours that another process serves, or that nobody serves any more.
+func Unmount(ctx context.Context, dir string, o UnmountOptions) error {
+	name, err := resolveDir(dir)
+	if err != nil {
+		return err
+	}
+	m, ok, err := topMount(name)
+	if err != nil {
+		return err
+	}
+	if !ok || !m.ours() {
+		return fmt.Errorf("unmount %s: %w", dir, ErrNotMounted)
+	}
+	return unmount(ctx, name, UnmountOptions{Force: o.Force || dead(name)})
+}
+
+// unmount tries until it works, the mount proves busy, or ctx ends.
+func unmount(ctx context.Context, dir string, o UnmountOptions) error {
+	retry := time.NewTicker(unmountRetry)
+	defer retry.Stop()
+	for try := 1; ; try++ {
+		err := ignoreGone(detach(ctx, dir, false))
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, syscall.EBUSY) {
+			return fmt.Errorf("unmount %s: %w", dir, err)
+		}
+		if o.Force && try >= 2 {
+			return ignoreGone(detach(ctx, dir, true))
+		}
+		if try == unmountTries {
+			return fmt.Errorf("unmount %s: %w: a program has a file open in it or its current directory there%s", dir, ErrBusy, users(dir))
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("unmount %s: %w: %w", dir, ErrBusy, ctx.Err())
+		case <-retry.C:
+		}
+	}
+}
+
+// ignoreGone takes a mount that is gone already for success.
+func ignoreGone(err error) error {
+	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOENT) {
+		return nil
+	}
+	return err
+}
+
+// goFuseLog passes on what go-fuse has to say.
+type goFuseLog struct{ log *slog.Logger }
+
+func (g goFuseLog) Write(p []byte) (int, error) {
+	g.log.Debug(string(bytes.TrimSpace(p)), "op", "fuse")
+	return len(p), nil
+}
+
+// Stats are the figures of a mount since it was made.
+type Stats struct {
+	Nodes       int    // files and directories the kernel knows now
+	Open        int    // files and directories open now
+	Opens       uint64 // files opened
+	Passthrough uint64 // inodes handed to the kernel to read by itself
+	Reads       uint64 // requests for bytes answered
+	ReadBytes   uint64
+	AheadBytes  uint64 // bytes asked for ahead of readers
+	Failed      uint64 // requests answered EIO
+	BlockGets   uint64 // blocks asked for by requests
+	BlockMisses uint64 // of those, not delivered
+}
+
+// Stats gives the figures of now.
+func (m *Mounted) Stats() Stats { return m.tree.figures() }
+
+func (t *tree) figures() Stats {
+	t.handles.mu.RLock()
+	open := len(t.handles.open)
+	t.handles.mu.RUnlock()
+	return Stats{
+		Nodes: t.table.size(), Open: open, Opens: t.stats.opens.Load(), Passthrough: t.stats.passthrough.Load(),
+		Reads: t.stats.reads.Load(), ReadBytes: t.stats.readBytes.Load(), AheadBytes: t.stats.aheadBytes.Load(),
+		Failed: t.stats.failed.Load(), BlockGets: t.blocks.gets.Load(), BlockMisses: t.blocks.misses.Load(),
+	}
+}
