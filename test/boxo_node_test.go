@@ -3,6 +3,7 @@ package test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -91,6 +92,12 @@ type kinds struct {
 	wantHave, wantBlock, cancel, have, dontHave, block int
 }
 
+// plus adds up what two nodes saw.
+func (k kinds) plus(o kinds) kinds {
+	return kinds{k.wantHave + o.wantHave, k.wantBlock + o.wantBlock, k.cancel + o.cancel,
+		k.have + o.have, k.dontHave + o.dontHave, k.block + o.block}
+}
+
 func (k *kinds) count(m message.BitSwapMessage) {
 	for _, e := range m.Wantlist() {
 		switch {
@@ -107,16 +114,19 @@ func (k *kinds) count(m message.BitSwapMessage) {
 	k.block += len(m.Blocks())
 }
 
-// zeros names the kinds that never occurred.
-func (k kinds) zeros() string {
-	var missing []string
+// missing names the kinds that never crossed the wire in one direction of
+// fetching: of what was asked, and of what was answered.
+func missing(asked, answered kinds) string {
+	k := kinds{asked.wantHave, asked.wantBlock, asked.cancel, answered.have, answered.dontHave, answered.block}
+	var names []string
 	for name, n := range map[string]int{"want-have": k.wantHave, "want-block": k.wantBlock, "cancel": k.cancel,
 		"have": k.have, "dont-have": k.dontHave, "block": k.block} {
 		if n == 0 {
-			missing = append(missing, name)
+			names = append(names, name)
 		}
 	}
-	return strings.Join(missing, ", ")
+	slices.Sort(names)
+	return strings.Join(names, ", ")
 }
 
 // MessageReceived is called by boxo for every message of a peer.

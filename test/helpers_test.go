@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
+	"net"
 	"strconv"
 	"strings"
 	"testing"
@@ -70,3 +71,11 @@ const (
 	goroutines  = "memory.goroutines"
 	storeBytes  = "store.used_bytes"
 )
+
+// listen leaves a unix socket at path until the test ends.
+func listen(t *testing.T, path string) {
+	t.Helper()
+	l, err := net.Listen("unix", path)
+	must(t, err)
+	t.Cleanup(func() { l.Close() })
+}
