@@ -55,11 +55,14 @@ var testPrefixes = map[string]cid.Prefix{
 func rawBlockOf(t testing.TB, n int) blocks.Block { return testBlock(t, n, testPrefixes["raw"]) }
 
 // fullMessage has one of everything.
-func fullMessage(t testing.TB) *message {
+func fullMessage(t testing.TB) *message { return messageOf(t, 40_000) }
+
+// messageOf has one of everything, in blocks that grow by step.
+func messageOf(t testing.TB, step int) *message {
 	m := &message{full: true, pending: 77}
 	for i, name := range []string{"v0", "raw", "dag-pb", "blake3", "blake2b", "sha512", "cut"} {
 		p := testPrefixes[name]
-		m.blocks = append(m.blocks, testBlock(t, 1+i*40_000, p))
+		m.blocks = append(m.blocks, testBlock(t, 1+i*step, p))
 		m.presences = append(m.presences,
 			Presence{CID: testBlock(t, 10, p).Cid(), Have: true}, Presence{CID: testBlock(t, 10, p).Cid()})
 		m.entries = append(m.entries,
@@ -429,7 +432,7 @@ func TestFramesOfRandomLength(t *testing.T) {
 }
 
 func FuzzDecodeFrame(f *testing.F) {
-	for _, m := range []*message{{}, fullMessage(f), {blocks: []blocks.Block{rawBlockOf(f, 5)}}} {
+	for _, m := range []*message{{}, messageOf(f, 1), {blocks: []blocks.Block{rawBlockOf(f, 5)}}} {
 		f.Add(bare(f, encoded(f, m)))
 	}
 	f.Add([]byte{0x0a, 0x02, 0x0a, 0x00})
