@@ -12,8 +12,23 @@ import (
 )
 
 func TestDatastoreSuite(t *testing.T) {
+	suite := map[string]func(*testing.T, ds.Datastore){
+		"put and get": dstest.SubtestBasicPutGet,
+		"not found":   dstest.SubtestNotFounds,
+		"prefix":      dstest.SubtestPrefix,
+		"order":       dstest.SubtestOrder,
+		"limit":       dstest.SubtestLimit,
+		"filter":      dstest.SubtestFilter,
+		"many keys":   dstest.SubtestManyKeysAndQuery,
+		"sizes":       dstest.SubtestReturnSizes,
+		"sync":        dstest.SubtestBasicSync,
+	}
+	for name, test := range suite {
+		t.Run(name, func(t *testing.T) { test(t, open(t, t.TempDir()).Datastore()) })
+	}
 	d := open(t, t.TempDir()).Datastore()
-	dstest.SubtestAll(t, d)
+	dstest.RunBatchTest(t, d)
+	dstest.RunBatchDeleteTest(t, d)
 }
 
 func TestDatastoreStaysBelowItsPrefix(t *testing.T) {

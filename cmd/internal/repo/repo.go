@@ -44,9 +44,17 @@ func Init(dir string, cfg Config) (made bool, err error) {
 	return initLocked(dir, cfg)
 }
 
+// makeAndLock leaves a directory alone that is somebody else's.
 func makeAndLock(dir string) (*lock, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, explain(dir, fmt.Errorf("make repo: %w", err))
+	}
+	if found, err := checkVersion(dir); err != nil {
+		return nil, err
+	} else if !found {
+		if err := checkForeign(dir); err != nil {
+			return nil, err
+		}
 	}
 	return takeLock(dir)
 }
@@ -54,9 +62,6 @@ func makeAndLock(dir string) (*lock, error) {
 // initLocked does the work of Init; the caller holds the lock of dir.
 func initLocked(dir string, cfg Config) (bool, error) {
 	if found, err := checkVersion(dir); found || err != nil {
-		return false, err
-	}
-	if err := checkForeign(dir); err != nil {
 		return false, err
 	}
 	steps := []func() error{
@@ -78,9 +83,6 @@ func initLocked(dir string, cfg Config) (bool, error) {
 // Open takes the repo in dir for this process and makes it first, with default settings, where there is
 // none. The error wraps [ErrInUse], [ErrNewer], [ErrDamaged], [ErrForeign] or what the system said.
 func Open(dir string, log *slog.Logger) (*Repo, error) {
-	if _, err := checkVersion(dir); err != nil { // before a newer repo is touched
-		return nil, err
-	}
 	l, err := makeAndLock(dir)
 	if err != nil {
 		return nil, err

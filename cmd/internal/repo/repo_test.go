@@ -205,6 +205,19 @@ func TestNewerRepoIsNotTouched(t *testing.T) {
 	}
 }
 
+func TestForeignDirectoryIsNotTouched(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "thesis.tex"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Init(dir, Defaults()); !errors.Is(err, ErrForeign) {
+		t.Fatalf("got %v", err)
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
+		t.Errorf("the directory now holds %v (%v)", entries, err)
+	}
+}
+
 func TestSystemErrorsGetAHint(t *testing.T) {
 	for _, errno := range []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.EACCES, syscall.EPERM, syscall.ENOTDIR} {
 		err := explain("/r", &os.PathError{Op: "open", Path: "/r/version", Err: errno})

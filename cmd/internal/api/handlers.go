@@ -1,0 +1,164 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+)
+
+func (s *Server) id(w http.ResponseWriter, r *http.Request) error {
+	v, err := s.node.ID(r.Context())
+	return answer(w, v, err)
+}
+
+func (s *Server) status(w http.ResponseWriter, r *http.Request) error {
+	v, err := s.node.Status(r.Context())
+	return answer(w, v, err)
+}
+
+func (s *Server) peers(w http.ResponseWriter, r *http.Request) error {
+	v, err := s.node.Peers(r.Context())
+	return answer(w, v, err)
+}
+
+// connectRequest is the body of POST /v1/peers.
+type connectRequest struct {
+	Addresses []string `json:"addresses"`
+}
+
+func (s *Server) connect(w http.ResponseWriter, r *http.Request) error {
+	var req connectRequest
+	if err := decode(w, r, &req); err != nil {
+		return err
+	}
+	v, err := s.node.Connect(r.Context(), req.Addresses)
+	return answer(w, v, err)
+}
+
+func (s *Server) forget(w http.ResponseWriter, r *http.Request) error {
+	return answer(w, struct{}{}, s.node.Forget(r.Context(), r.PathValue("id")))
+}
+
+func (s *Server) stat(w http.ResponseWriter, r *http.Request) error {
+	read, err := readOf(r)
+	if err != nil {
+		return err
+	}
+	v, err := s.node.Stat(r.Context(), read)
+	return answer(w, v, err)
+}
+
+func (s *Server) add(w http.ResponseWriter, r *http.Request) error {
+	q := r.URL.Query()
+	opts := AddOptions{Preserve: q.Get("preserve") == "true", Pin: q.Get("pin") == "true", Raw: q.Get("raw") == "true"}
+	v, err := s.node.Add(r.Context(), r.Body, opts)
+	return answer(w, v, err)
+}
+
+func (s *Server) mounts(w http.ResponseWriter, r *http.Request) error {
+	v, err := s.node.Mounts(r.Context())
+	return answer(w, v, err)
+}
+
+func (s *Server) mount(w http.ResponseWriter, r *http.Request) error {
+	var req MountRequest
+	if err := decode(w, r, &req); err != nil {
+		return err
+	}
+	v, err := s.node.Mount(r.Context(), req)
+	return answer(w, v, err)
+}
+
+func (s *Server) unmount(w http.ResponseWriter, r *http.Request) error {
+	return answer(w, struct{}{}, s.node.Unmount(r.Context(), r.URL.Query().Get("dir")))
+}
+
+func (s *Server) waitUnmounted(w http.ResponseWriter, r *http.Request) error {
+	return answer(w, struct{}{}, s.node.WaitUnmounted(r.Context(), r.URL.Query().Get("dir")))
+}
+
+func (s *Server) pins(w http.ResponseWriter, r *http.Request) error {
+	v, err := s.node.Pins(r.Context())
+	return answer(w, v, err)
+}
+
+func (s *Server) unpin(w http.ResponseWriter, r *http.Request) error {
+	read, err := readOf(r)
+	if err != nil {
+		return err
+	}
+	return answer(w, struct{}{}, s.node.Unpin(r.Context(), read.CID))
+}
+
+func (s *Server) gc(w http.ResponseWriter, r *http.Request) error {
+	v, err := s.node.GC(r.Context())
+	return answer(w, v, err)
+}
+
+// event is one line of a streamed answer: progress or entries, and at last a result or an error.
+type event struct {
+	Progress *Progress `json:"progress,omitempty"`
+	Entry    *Entry    `json:"entry,omitempty"`
+	Pin      *Pin      `json:"pin,omitempty"`
+	Error    *Error    `json:"error,omitempty"`
+	End      bool      `json:"end,omitempty"` // without it the stream is torn
+}
+
+func (s *Server) list(w http.ResponseWriter, r *http.Request) error {
+	read, err := readOf(r)
+	if err != nil {
+		return err
+	}
+	lines := startEvents(w)
+	for e, err := range s.node.List(r.Context(), read, r.URL.Query().Get("detail") == "true") {
+		if err != nil {
+			return lines.end(event{Error: asError(err)})
+		}
+		if err := lines.send(event{Entry: &e}); err != nil {
+			return nil // the client is gone
+		}
+	}
+	return lines.end(event{})
+}
+
+func (s *Server) pin(w http.ResponseWriter, r *http.Request) error {
+	read, err := readOf(r)
+	if err != nil {
+		return err
+	}
+	lines := startEvents(w)
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	pin, err := s.node.Pin(ctx, read.CID, read, func(p Progress) {
+		if lines.send(event{Progress: &p}) != nil {
+			cancel()
+		}
+		lines.flush()
+	})
+	if err != nil {
+		return lines.end(event{Error: asError(err)})
+	}
+	return lines.end(event{Pin: &pin})
+}
+
+// events writes a streamed answer.
+type events struct {
+	w   http.ResponseWriter
+	enc *json.Encoder
+}
+
+func startEvents(w http.ResponseWriter) *events {
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	return &events{w: w, enc: json.NewEncoder(w)}
+}
+
+func (e *events) send(v event) error { return e.enc.Encode(v) }
+
+func (e *events) flush() { http.NewResponseController(e.w).Flush() }
+
+// end writes the last line. It returns nil: nothing can be answered any more.
+func (e *events) end(v event) error {
+	v.End = true
+	e.send(v)
+	return nil
+}

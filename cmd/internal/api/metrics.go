@@ -1,0 +1,111 @@
+package api
+
+import (
+	"fmt"
+	"html/template"
+	"net/http"
+	"strings"
+
+	"github.com/dustin/go-humanize"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// Public is what a node shows on a TCP address: metrics and the status page, and nothing that changes anything.
+func (s *Server) Public() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", s.endpoint(s.metrics))
+	mux.Handle("GET /{$}", s.endpoint(s.page))
+	return mux
+}
+
+// figure is one metric of a Status.
+type figure struct {
+	name, help string
+	counter    bool
+	value      func(Status) float64
+}
+
+var figures = []figure{
+	{"store_used_bytes", "bytes of blocks on disk", false, func(s Status) float64 { return float64(s.Store.UsedBytes) }},
+	{"store_quota_bytes", "most bytes of blocks on disk", false, func(s Status) float64 { return float64(s.Store.QuotaBytes) }},
+	{"store_pinned_bytes", "bytes of pinned blocks", false, func(s Status) float64 { return float64(s.Store.PinnedBytes) }},
+	{"store_blocks", "blocks on disk", false, func(s Status) float64 { return float64(s.Store.Blocks) }},
+	{"store_evictions_total", "blocks evicted to make room", true, func(s Status) float64 { return float64(s.Store.Evictions) }},
+	{"store_corruptions_total", "blocks found damaged on disk", true, func(s Status) float64 { return float64(s.Store.Corruptions) }},
+	{"cache_used_bytes", "bytes in the memory tier", false, func(s Status) float64 { return float64(s.Cache.UsedBytes) }},
+	{"cache_hits_total", "blocks answered from memory", true, func(s Status) float64 { return float64(s.Cache.Hits) }},
+	{"cache_misses_total", "blocks not found in memory", true, func(s Status) float64 { return float64(s.Cache.Misses) }},
+	{"exchange_received_blocks_total", "blocks received from peers", true, func(s Status) float64 { return float64(s.Exchange.BlocksIn) }},
+	{"exchange_sent_blocks_total", "blocks sent to peers", true, func(s Status) float64 { return float64(s.Exchange.BlocksOut) }},
+	{"exchange_received_bytes_total", "bytes of blocks received from peers", true, func(s Status) float64 { return float64(s.Exchange.BytesIn) }},
+	{"exchange_sent_bytes_total", "bytes of blocks sent to peers", true, func(s Status) float64 { return float64(s.Exchange.BytesOut) }},
+	{"exchange_bad_blocks_total", "blocks that did not hash to their CID", true, func(s Status) float64 { return float64(s.Exchange.Bad) }},
+	{"exchange_duplicate_blocks_total", "blocks received more than once", true, func(s Status) float64 { return float64(s.Exchange.Duplicate) }},
+	{"exchange_wants", "open wants", false, func(s Status) float64 { return float64(s.Exchange.Wants) }},
+	{"exchange_announcements_queued", "announcements that wait", false, func(s Status) float64 { return float64(s.Exchange.Queued) }},
+	{"peers", "connected peers", false, func(s Status) float64 { return float64(s.Peers) }},
+	{"mounts", "mounts served", false, func(s Status) float64 { return float64(len(s.Mounts)) }},
+	{"pins", "pinned roots", false, func(s Status) float64 { return float64(s.Pins) }},
+}
+
+// snapshot is one Status as a Prometheus collector.
+type snapshot struct{ Status }
+
+// Describe sends nothing: the figures are unchecked.
+func (snapshot) Describe(chan<- *prometheus.Desc) {}
+
+// Collect sends the figures.
+func (s snapshot) Collect(out chan<- prometheus.Metric) {
+	for _, f := range figures {
+		kind := prometheus.GaugeValue
+		if f.counter {
+			kind = prometheus.CounterValue
+		}
+		desc := prometheus.NewDesc("holdfast_"+f.name, f.help, nil, nil)
+		out <- prometheus.MustNewConstMetric(desc, kind, f.value(s.Status))
+	}
+}
+
+func (s *Server) metrics(w http.ResponseWriter, r *http.Request) error {
+	status, err := s.node.Status(r.Context())
+	if err != nil {
+		return err
+	}
+	registry := prometheus.NewRegistry()
+	for _, c := range []prometheus.Collector{snapshot{status}, collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})} {
+		if err := registry.Register(c); err != nil {
+			return fmt.Errorf("collect metrics: %w", err)
+		}
+	}
+	promhttp.HandlerFor(registry, promhttp.HandlerOpts{}).ServeHTTP(w, r)
+	return nil
+}
+
+var page = template.Must(template.New("page").Funcs(template.FuncMap{"bytes": humanize.Bytes}).Parse(strings.TrimSpace(`
+<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="5"><title>holdfast</title>
+<style>body{font:15px/1.6 system-ui,sans-serif;max-width:52em;margin:3em auto;padding:0 1em;color:#222;background:#fdfdfb}
+h1{font-size:1.3em;font-weight:600}table{border-collapse:collapse;width:100%}td{padding:.25em 1em .25em 0;border-bottom:1px solid #e8e8e2;vertical-align:top}
+td:first-child{color:#777;width:11em}code{font-size:.9em;word-break:break-all}</style></head><body>
+<h1>holdfast {{.ID.Version}}</h1><table>
+<tr><td>peer</td><td><code>{{.ID.ID}}</code></td></tr>
+<tr><td>addresses</td><td>{{range .ID.Addresses}}<code>{{.}}</code><br>{{end}}</td></tr>
+<tr><td>store</td><td>{{bytes .Store.UsedBytes}} of {{bytes .Store.QuotaBytes}}, {{.Store.Blocks}} blocks, {{bytes .Store.PinnedBytes}} pinned under {{.Pins}} roots</td></tr>
+<tr><td>memory tier</td><td>{{bytes .Cache.UsedBytes}} of {{bytes .Cache.MaxBytes}}, {{.Cache.Hits}} hits, {{.Cache.Misses}} misses</td></tr>
+<tr><td>network</td><td>{{.Peers}} peers, {{bytes .Exchange.BytesIn}} received, {{bytes .Exchange.BytesOut}} sent, {{.Exchange.Wants}} wants open</td></tr>
+<tr><td>mounts</td><td>{{range .Mounts}}<code>{{.Dir}}</code> {{if .CID}}<code>{{.CID}}</code>{{else}}any CID{{end}}: {{.State}}<br>{{else}}none{{end}}</td></tr>
+</table></body></html>
+`)))
+
+func (s *Server) page(w http.ResponseWriter, r *http.Request) error {
+	status, err := s.node.Status(r.Context())
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
+	return page.Execute(w, status)
+}

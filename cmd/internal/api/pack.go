@@ -1,0 +1,217 @@
+package api
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"unicode/utf8"
+
+	"github.com/holdfastfs/holdfast/cmd/internal/hint"
+)
+
+// ErrStrict says that something was met that can't be added, and nothing may be left out.
+var ErrStrict = errors.New("can't be added")
+
+// PackOptions is how [Pack] treats what it meets.
+type PackOptions struct {
+	Strict   bool                         // fail on what can't be added
+	Skipped  func(path string, why error) // told of what was left out; not nil
+	Progress func(bytes int)              // told of file bytes as they go; may be nil
+}
+
+// Pack writes files and trees as one tar stream: the i-th path is the entry "i", what lies below it "i/name".
+// Symbolic links are followed where they are a path itself, and kept below. Pipes, sockets, devices and names
+// that UnixFS can't hold are left out, unless a path itself is one.
+func Pack(ctx context.Context, w io.Writer, paths []string, opts PackOptions) error {
+	p := &packer{ctx: ctx, tar: tar.NewWriter(w), opts: opts, buf: make([]byte, streamBytes)}
+	for i, path := range paths {
+		st, err := os.Stat(path)
+		if err != nil {
+			return fmt.Errorf("add %s: %w", path, cause(err))
+		}
+		if why := unfit(path, st); why != nil {
+			return fmt.Errorf("add %s: %w", path, why)
+		}
+		if err := p.add(path, strconv.Itoa(i), st); err != nil {
+			return err
+		}
+	}
+	if err := p.tar.Close(); err != nil {
+		return fmt.Errorf("add: %w", err)
+	}
+	return nil
+}
+
+type packer struct {
+	ctx  context.Context
+	tar  *tar.Writer
+	opts PackOptions
+	buf  []byte
+}
+
+// add writes path and what is below it under name.
+func (p *packer) add(path, name string, st fs.FileInfo) error {
+	if err := p.ctx.Err(); err != nil {
+		return context.Cause(p.ctx)
+	}
+	h := &tar.Header{Name: name, Mode: int64(unixMode(st.Mode())), ModTime: st.ModTime(), Format: tar.FormatPAX}
+	switch st.Mode().Type() {
+	case fs.ModeDir:
+		h.Typeflag = tar.TypeDir
+		if err := p.header(path, h); err != nil {
+			return err
+		}
+		return p.children(path, name)
+	case fs.ModeSymlink:
+		target, err := os.Readlink(path)
+		if err != nil {
+			return fmt.Errorf("add %s: %w", path, cause(err))
+		}
+		h.Typeflag, h.Linkname = tar.TypeSymlink, target
+		return p.header(path, h)
+	default:
+		h.Typeflag = tar.TypeReg
+		return p.file(path, h)
+	}
+}
+
+func (p *packer) children(path, name string) error {
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return fmt.Errorf("add %s: %w", path, cause(err))
+	}
+	for _, e := range entries {
+		child := filepath.Join(path, e.Name())
+		st, err := e.Info()
+		if err != nil {
+			return fmt.Errorf("add %s: %w", child, cause(err))
+		}
+		if why := unfit(child, st); why != nil {
+			if p.opts.Strict {
+				return fmt.Errorf("add %s: %w", child, why)
+			}
+			p.opts.Skipped(child, why)
+			continue
+		}
+		if err := p.add(child, name+"/"+e.Name(), st); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// file writes a regular file of the length it has when it is opened.
+func (p *packer) file(path string, h *tar.Header) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("add %s: %w", path, cause(err))
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return fmt.Errorf("add %s: %w", path, cause(err))
+	}
+	h.Size = st.Size()
+	if err := p.header(path, h); err != nil {
+		return err
+	}
+	in := io.LimitReader(f, h.Size)
+	for left := h.Size; left > 0; {
+		n, err := io.ReadFull(in, p.buf[:min(left, int64(len(p.buf)))])
+		if err != nil {
+			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+				return hint.Add(fmt.Errorf("add %s: it became shorter while it was read", path), "add it again when nobody writes to it")
+			}
+			return fmt.Errorf("add %s: %w", path, cause(err))
+		}
+		if _, err := p.tar.Write(p.buf[:n]); err != nil {
+			return p.writeError(path, err)
+		}
+		if p.opts.Progress != nil {
+			p.opts.Progress(n)
+		}
+		left -= int64(n)
+	}
+	return nil
+}
+
+func (p *packer) header(path string, h *tar.Header) error {
+	if err := p.tar.WriteHeader(h); err != nil {
+		return p.writeError(path, err)
+	}
+	return nil
+}
+
+func (p *packer) writeError(path string, err error) error {
+	if p.ctx.Err() != nil {
+		return context.Cause(p.ctx)
+	}
+	return fmt.Errorf("add %s: %w", path, err)
+}
+
+// unfit says why a file can't be added, or nil.
+func unfit(path string, st fs.FileInfo) error {
+	var why string
+	switch name := filepath.Base(path); {
+	case !utf8.ValidString(name):
+		why = "its name is not UTF-8"
+	case st.Mode()&fs.ModeNamedPipe != 0:
+		why = "it is a pipe"
+	case st.Mode()&fs.ModeSocket != 0:
+		why = "it is a socket"
+	case st.Mode()&fs.ModeDevice != 0:
+		why = "it is a device"
+	case st.Mode()&fs.ModeIrregular != 0:
+		why = "it is no regular file"
+	default:
+		return nil
+	}
+	return fmt.Errorf("%w: %s", ErrStrict, why)
+}
+
+// unixMode is mode as tar and UnixFS have it: permissions, setuid, setgid, sticky.
+func unixMode(mode fs.FileMode) uint32 {
+	m := uint32(mode.Perm())
+	for bit, flag := range modeBits {
+		if mode&flag != 0 {
+			m |= bit
+		}
+	}
+	return m
+}
+
+var modeBits = map[uint32]fs.FileMode{0o4000: fs.ModeSetuid, 0o2000: fs.ModeSetgid, 0o1000: fs.ModeSticky}
+
+// cause is the reason in a PathError, whose path the caller names itself.
+func cause(err error) error {
+	var p *fs.PathError
+	if errors.As(err, &p) {
+		return p.Err
+	}
+	return err
+}
+
+// Measure adds up the bytes of regular files in trees, for a progress bar; what can't be read counts as nothing.
+func Measure(ctx context.Context, paths []string) (bytes int64) {
+	for _, path := range paths {
+		if real, err := filepath.EvalSymlinks(path); err == nil {
+			path = real
+		}
+		filepath.WalkDir(path, func(_ string, e fs.DirEntry, err error) error {
+			if err != nil || ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if st, err := e.Info(); err == nil && st.Mode().IsRegular() {
+				bytes += st.Size()
+			}
+			return nil
+		})
+	}
+	return bytes
+}

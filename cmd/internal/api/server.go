@@ -1,0 +1,150 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+)
+
+// Server answers commands in the name of a node.
+type Server struct {
+	node Node
+	log  *slog.Logger
+	http *http.Server
+	stop context.CancelFunc // ends running requests
+}
+
+// NewServer returns a server that does nothing until [Server.Serve].
+func NewServer(node Node, log *slog.Logger) *Server {
+	s := &Server{node: node, log: log}
+	ctx, stop := context.WithCancel(context.Background())
+	s.stop = stop
+	s.http = &http.Server{
+		Handler:           s.routes(),
+		ReadHeaderTimeout: 10 * time.Second,
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	return s
+}
+
+// Serve answers on l until ctx ends, then ends what still runs and returns nil. After [Server.Drain] it
+// returns at once.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	done := make(chan struct{})
+	defer close(done)
+	go func() {
+		select {
+		case <-ctx.Done():
+			s.stop()
+			s.http.Close()
+		case <-done:
+		}
+	}()
+	if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve commands: %w", err)
+	}
+	return nil
+}
+
+// Drain refuses new requests and waits until the running ones have ended or ctx has.
+func (s *Server) Drain(ctx context.Context) error { return s.http.Shutdown(ctx) }
+
+// handler is one endpoint; a returned error is answered if nothing has been written yet.
+type handler func(w http.ResponseWriter, r *http.Request) error
+
+func (s *Server) routes() http.Handler {
+	mux := http.NewServeMux()
+	for pattern, h := range map[string]handler{
+		"GET /v1/id":                   s.id,
+		"GET /v1/status":               s.status,
+		"GET /v1/peers":                s.peers,
+		"POST /v1/peers":               s.connect,
+		"DELETE /v1/peers/{id}":        s.forget,
+		"GET /v1/stat/{cid}/{path...}": s.stat,
+		"GET /v1/list/{cid}/{path...}": s.list,
+		"GET /v1/tar/{cid}/{path...}":  s.export,
+		"GET /content/{cid}/{path...}": s.content,
+		"GET /v1/stat/{cid}":           s.stat,
+		"GET /v1/list/{cid}":           s.list,
+		"GET /v1/tar/{cid}":            s.export,
+		"GET /content/{cid}":           s.content,
+		"POST /v1/add":                 s.add,
+		"GET /v1/mounts":               s.mounts,
+		"POST /v1/mounts":              s.mount,
+		"DELETE /v1/mounts":            s.unmount,
+		"GET /v1/mounts/wait":          s.waitUnmounted,
+		"GET /v1/pins":                 s.pins,
+		"POST /v1/pins/{cid}":          s.pin,
+		"DELETE /v1/pins/{cid}":        s.unpin,
+		"POST /v1/gc":                  s.gc,
+		"GET /metrics":                 func(w http.ResponseWriter, r *http.Request) error { return s.metrics(w, r) },
+		"GET /{$}":                     s.page,
+	} {
+		mux.Handle(pattern, s.endpoint(h))
+	}
+	return mux
+}
+
+// endpoint turns a handler's error into an answer.
+func (s *Server) endpoint(h handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		err := h(w, r)
+		if err == nil {
+			return
+		}
+		s.log.Debug("request failed", "request", r.Method+" "+r.URL.Path, "error", err)
+		e := asError(err)
+		status, ok := statuses[e.Code]
+		if !ok {
+			status = http.StatusInternalServerError
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(status)
+		json.NewEncoder(w).Encode(map[string]*Error{"error": e})
+	})
+}
+
+// answer writes v as JSON unless err is set.
+func answer[T any](w http.ResponseWriter, v T, err error) error {
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	return json.NewEncoder(w).Encode(v)
+}
+
+// decode reads a small JSON body into v.
+func decode(w http.ResponseWriter, r *http.Request, v any) error {
+	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<20))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return &Error{Code: CodeUsage, Message: fmt.Sprintf("read request: %v", err)}
+	}
+	return nil
+}
+
+// readOf is the content that a request names.
+func readOf(r *http.Request) (Read, error) {
+	text := r.PathValue("cid")
+	if p := r.PathValue("path"); p != "" {
+		text += "/" + p
+	}
+	ref, err := ParseRef(text)
+	if err != nil {
+		return Read{}, err
+	}
+	read := Read{Ref: ref}
+	if t := r.URL.Query().Get("timeout"); t != "" {
+		read.Timeout, err = time.ParseDuration(t)
+		if err != nil || read.Timeout <= 0 {
+			return Read{}, &Error{Code: CodeUsage, Message: fmt.Sprintf("%q is not a duration such as 25s", short(t))}
+		}
+	}
+	return read, nil
+}

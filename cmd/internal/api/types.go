@@ -1,0 +1,156 @@
+package api
+
+import "time"
+
+// ID is who a node is.
+type ID struct {
+	ID        string   `json:"id"`
+	Addresses []string `json:"addresses"` // full multiaddrs with /p2p/
+	Version   string   `json:"version"`
+	Network   string   `json:"network"`
+	Repo      string   `json:"repo"`
+	Pid       int      `json:"pid"`
+	Daemon    bool     `json:"daemon"` // false: the node lives as long as the command it serves
+}
+
+// Peer is another node.
+type Peer struct {
+	ID         string   `json:"id"`
+	Addresses  []string `json:"addresses"`
+	Connected  bool     `json:"connected"`
+	Remembered bool     `json:"remembered"` // re-dialled when the connection is lost
+	LatencyMS  float64  `json:"latency_ms"`
+	BytesIn    uint64   `json:"bytes_in"`  // blocks received
+	BytesOut   uint64   `json:"bytes_out"` // blocks sent
+	Agent      string   `json:"agent,omitempty"`
+}
+
+// AddOptions is how a tree is imported.
+type AddOptions struct {
+	Preserve bool // keep modes and times
+	Pin      bool // keep the blocks until unpinned
+	Raw      bool // the stream is one file's content, no tar
+}
+
+// Added is one imported root.
+type Added struct {
+	Name  string `json:"name"`
+	CID   string `json:"cid"`
+	Bytes uint64 `json:"bytes"` // of the DAG
+}
+
+// Kinds of an Entry.
+const (
+	KindFile    = "file"
+	KindDir     = "directory"
+	KindSymlink = "symlink"
+)
+
+// Entry describes a file, a directory or a symbolic link.
+type Entry struct {
+	Name    string     `json:"name,omitempty"`
+	CID     string     `json:"cid"`
+	Kind    string     `json:"kind,omitempty"` // empty: not known without fetching it
+	Bytes   uint64     `json:"bytes"`          // of a file's content; of a directory's DAG where known
+	Mode    string     `json:"mode,omitempty"` // octal, where it was preserved
+	ModTime *time.Time `json:"mtime,omitempty"`
+	Target  string     `json:"target,omitempty"`
+}
+
+// MountRequest is what to mount where.
+type MountRequest struct {
+	Dir        string        `json:"dir"`           // absolute
+	CID        string        `json:"cid,omitempty"` // empty: any CID by name
+	Lazy       bool          `json:"lazy,omitempty"`
+	AllowOther bool          `json:"allow_other,omitempty"`
+	Remember   bool          `json:"remember,omitempty"` // a daemon restores it at start
+	Timeout    time.Duration `json:"timeout,omitempty"`  // zero: the node's
+	Readahead  int64         `json:"readahead,omitempty"`
+}
+
+// Mount is one mount that the node serves or is to serve.
+type Mount struct {
+	Dir        string    `json:"dir"`
+	CID        string    `json:"cid,omitempty"`
+	State      string    `json:"state"` // "mounted", or why not
+	Since      time.Time `json:"since"`
+	Remembered bool      `json:"remembered"`
+	Reads      uint64    `json:"reads"`
+	BytesRead  uint64    `json:"bytes_read"`
+	Errors     uint64    `json:"errors"`
+}
+
+// Pin is a root whose blocks stay.
+type Pin struct {
+	CID      string `json:"cid"`
+	Blocks   uint64 `json:"blocks"`
+	Complete bool   `json:"complete"`
+}
+
+// Progress is how far a long work has come.
+type Progress struct {
+	Blocks     uint64 `json:"blocks"`
+	Bytes      uint64 `json:"bytes"`
+	TotalBytes uint64 `json:"total_bytes,omitempty"` // 0: not known
+}
+
+// GCResult is what a collection dropped.
+type GCResult struct {
+	Blocks uint64 `json:"blocks"`
+	Bytes  uint64 `json:"bytes"`
+}
+
+// Status is the node on one screen.
+type Status struct {
+	ID       ID             `json:"id"`
+	Uptime   float64        `json:"uptime_seconds"`
+	Store    StoreStatus    `json:"store"`
+	Cache    CacheStatus    `json:"cache"`
+	Exchange ExchangeStatus `json:"exchange"`
+	Memory   MemoryStatus   `json:"memory"`
+	Peers    int            `json:"peers"`
+	Mounts   []Mount        `json:"mounts"`
+	Pins     int            `json:"pins"`
+}
+
+// StoreStatus is the block store on disk.
+type StoreStatus struct {
+	UsedBytes   uint64 `json:"used_bytes"`
+	QuotaBytes  uint64 `json:"quota_bytes"`
+	PinnedBytes uint64 `json:"pinned_bytes"`
+	Blocks      uint64 `json:"blocks"`
+	Packs       uint64 `json:"packs"`
+	Bodies      uint64 `json:"bodies"`
+	Evictions   uint64 `json:"evictions"`
+	Corruptions uint64 `json:"corruptions"`
+}
+
+// CacheStatus is the memory tier.
+type CacheStatus struct {
+	UsedBytes uint64 `json:"used_bytes"`
+	MaxBytes  uint64 `json:"max_bytes"`
+	Hits      uint64 `json:"hits"`
+	Misses    uint64 `json:"misses"`
+}
+
+// ExchangeStatus is what went over the network since the start.
+type ExchangeStatus struct {
+	BlocksIn  uint64 `json:"blocks_in"`
+	BlocksOut uint64 `json:"blocks_out"`
+	BytesIn   uint64 `json:"bytes_in"`
+	BytesOut  uint64 `json:"bytes_out"`
+	Requests  uint64 `json:"requests"` // active
+	Wants     uint64 `json:"wants"`    // open
+	Sessions  uint64 `json:"sessions"`
+	Bad       uint64 `json:"bad_blocks"`
+	Duplicate uint64 `json:"duplicate_blocks"`
+	Queued    uint64 `json:"announcements_queued"`
+	Announced uint64 `json:"announced"`
+}
+
+// MemoryStatus is the memory of the process.
+type MemoryStatus struct {
+	HeapBytes  uint64 `json:"heap_bytes"`
+	LimitBytes uint64 `json:"limit_bytes"`
+	Goroutines int    `json:"goroutines"`
+}
