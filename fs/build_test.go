@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"testing"
 	"time"
 
 	chunk "github.com/ipfs/boxo/chunker"
@@ -23,20 +22,17 @@ const leafBytes = 1 << 20
 
 // builder makes DAGs in a fake, with boxo.
 type builder struct {
-	tb testing.TB
-	f  *fake
+	f *fake
 }
 
 func (b builder) must(err error) {
-	b.tb.Helper()
 	if err != nil {
-		b.tb.Fatal(err)
+		panic(err)
 	}
 }
 
 // file makes a file: one raw block, or a balanced tree over raw leaves.
 func (b builder) file(data []byte) ipld.Node {
-	b.tb.Helper()
 	if len(data) <= leafBytes {
 		n, err := merkledag.NewRawNodeWPrefix(data, cid.V1Builder{Codec: cid.Raw, MhType: 0x12, MhLength: -1})
 		b.must(err)
@@ -78,7 +74,6 @@ func (b builder) symlink(target string) ipld.Node {
 
 // dir makes a directory, a HAMT if it is big.
 func (b builder) dir(children map[string]ipld.Node) ipld.Node {
-	b.tb.Helper()
 	ctx := context.Background()
 	d, err := uio.NewDirectory(dagService{b.f}, uio.WithCidBuilder(cid.V1Builder{Codec: cid.DagProtobuf, MhType: 0x12, MhLength: -1}))
 	b.must(err)

@@ -128,7 +128,7 @@ func (n *node) attr(out *fuse.Attr, uid, gid uint32) {
 		size = dirBytes
 	}
 	*out = fuse.Attr{
-		Ino: n.ino, Size: size, Blocks: (size + 511) / 512,
+		Ino: n.ino, Size: size, Blocks: (size + 4095) / 4096 * 8,
 		Atime: uint64(n.sec), Mtime: uint64(n.sec), Ctime: uint64(n.sec),
 		Atimensec: n.nsec, Mtimensec: n.nsec, Ctimensec: n.nsec,
 		Mode: typeBits(n.kind) | uint32(n.perm), Nlink: 1,

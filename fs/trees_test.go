@@ -1,0 +1,66 @@
+package fs
+
+import (
+	"context"
+	"os"
+	"time"
+
+	"github.com/ipfs/boxo/ipld/merkledag"
+	"github.com/ipfs/go-cid"
+	ipld "github.com/ipfs/go-ipld-format"
+)
+
+// bigBytes is a file of a few leaves and a bit.
+const bigBytes = 5*leafBytes + 12345
+
+var someTime = time.Unix(1_234_567_890, 500)
+
+// trees are what children mount. They are the same each time, so that the parent can build them too.
+var trees = map[string]func(builder) cid.Cid{
+	"mixed": func(b builder) cid.Cid {
+		script := []byte("#!/bin/sh\necho ran \"$@\"\n")
+		sub := b.dir(map[string]ipld.Node{"deep": b.dir(map[string]ipld.Node{"file": b.file([]byte("deep down\n"))})})
+		return b.dir(map[string]ipld.Node{
+			"empty": b.file(nil), "small": b.file([]byte("small\n")), "big": b.file(random(bigBytes, 1)),
+			"script": b.withMeta(script, 0o755, someTime), "link": b.symlink("small"), "sub": sub, "same": sub,
+			"emptydir": b.dir(nil),
+		}).Cid()
+	},
+	"big": func(b builder) cid.Cid {
+		return b.dir(map[string]ipld.Node{"big": b.file(random(64*leafBytes, 1))}).Cid()
+	},
+	"huge": func(b builder) cid.Cid {
+		return b.dir(map[string]ipld.Node{"big": b.file(random(512*leafBytes, 1))}).Cid()
+	},
+	"bare":  func(b builder) cid.Cid { return b.file(random(bigBytes, 1)).Cid() },
+	"many":  func(b builder) cid.Cid { return b.numbered(2000, 10<<10).Cid() },
+	"files": func(b builder) cid.Cid { return b.numbered(10_000, 10<<10).Cid() },
+	"source": func(b builder) cid.Cid {
+		top := map[string]ipld.Node{}
+		for _, d := range []string{"a", "b", "c", "d", "e", "f", "g", "h"} {
+			top[d] = b.numbered(20, 3000)
+		}
+		return b.dir(top).Cid()
+	},
+	"lie": func(b builder) cid.Cid {
+		good := b.dir(map[string]ipld.Node{"liar": b.file(random(1000, 9))}).(*merkledag.ProtoNode)
+		n := merkledag.NodeWithData(good.Data())
+		b.must(n.SetCidBuilder(good.CidBuilder()))
+		link := *good.Links()[0]
+		link.Size = 500
+		b.must(n.AddRawLink(link.Name, &link))
+		b.must(b.f.Add(context.Background(), n))
+		return n.Cid()
+	},
+}
+
+func (b builder) twin(name string) cid.Cid { return trees[name](b) }
+
+// executable is a program that runs from anywhere.
+func executable() string {
+	path, err := os.Executable()
+	if err != nil {
+		panic(err)
+	}
+	return path
+}
