@@ -1,0 +1,110 @@
+package exchange
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	blocks "github.com/ipfs/go-block-format"
+	"github.com/ipfs/go-cid"
+	"github.com/multiformats/go-multihash"
+)
+
+// Fetch returns a block that peers have. Callers that want the same block share one fetch. The block
+// is verified and was given to the store; one that the store refused is returned all the same. Fetch
+// does not look into the store first. It waits until somebody delivers or ctx ends; after a deadline
+// the error wraps [ErrTimeout].
+func (e *Exchange) Fetch(ctx context.Context, w Want) (blocks.Block, error) {
+	if b, err := answerLocally(w.CID); b != nil || err != nil {
+		return b, err
+	}
+	type result struct {
+		block blocks.Block
+		err   error
+	}
+	got := make(chan result, 1)
+	id := e.newIntent()
+	err := e.request(ctx, id, w, false, func(b blocks.Block, err error) { got <- result{b, err} })
+	if err != nil {
+		return nil, fetchError(w.CID, err)
+	}
+	select {
+	case r := <-got:
+		if r.block == nil {
+			return nil, fetchError(w.CID, r.err)
+		}
+		return r.block, nil
+	case <-ctx.Done():
+		e.forget(id)
+		return nil, fetchError(w.CID, context.Cause(ctx))
+	case <-e.done:
+		return nil, fetchError(w.CID, ErrClosed)
+	}
+}
+
+func (e *Exchange) newIntent() intentID { return intentID(e.intents.Add(1)) }
+
+// request hands a want to the loop. deliver is called at most once, must not block, and may still be
+// called while the request is being forgotten.
+func (e *Exchange) request(ctx context.Context, id intentID, w Want, bulk bool, deliver func(blocks.Block, error)) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	select {
+	case e.slots <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-e.done:
+		return ErrClosed
+	}
+	select {
+	case e.requests <- request{wantEvent{id, w, bulk}, caller{deliver}}:
+		return nil
+	case <-ctx.Done():
+		<-e.slots
+		return context.Cause(ctx)
+	case <-e.done:
+		<-e.slots
+		return ErrClosed
+	}
+}
+
+// forget takes a request back.
+func (e *Exchange) forget(id intentID) {
+	select {
+	case e.requests <- forgetEvent{id}:
+	case <-e.done:
+	}
+}
+
+// fetchError says what failed, and in one word of ours when time ran out.
+func fetchError(c cid.Cid, err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("fetch block %s: %w: %w", c, ErrTimeout, err)
+	}
+	return fmt.Errorf("fetch block %s: %w", c, err)
+}
+
+// answerLocally makes the blocks that need no network: identity CIDs carry theirs, and the empty
+// block is known. Both results are nil for any other CID.
+func answerLocally(c cid.Cid) (blocks.Block, error) {
+	if !c.Defined() {
+		return nil, fmt.Errorf("fetch block: %w: undefined CID", ErrInvalid)
+	}
+	prefix := c.Prefix()
+	if prefix.MhType == multihash.IDENTITY {
+		digest, err := multihash.Decode(c.Hash())
+		if err != nil {
+			return nil, fetchError(c, fmt.Errorf("%w: %w", ErrInvalid, err))
+		}
+		return blocks.NewBlockWithCid(digest.Digest, c)
+	}
+	empty, err := prefix.Sum(nil)
+	if err != nil {
+		return nil, fetchError(c, fmt.Errorf("%w: %w", ErrInvalid, err))
+	}
+	if empty.Equals(c) {
+		return blocks.NewBlockWithCid([]byte{}, c)
+	}
+	return nil, nil
+}

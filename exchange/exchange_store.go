@@ -1,0 +1,84 @@
+package exchange
+
+import (
+	"context"
+	"sync"
+)
+
+const (
+	// putBlocks and putBytes bound one call of Store.Put.
+	putBlocks = 256
+	putBytes  = 8 * mib
+)
+
+// stage holds arrivals on their way to the store. The machine bounds it: it asks for no more than
+// Limits.TotalBytes, and the loop hears no network while Limits.StoreBytes are here.
+type stage struct {
+	// mu guards queue.
+	mu    sync.Mutex
+	queue []Arrival
+	some  chan struct{} // has an element when the queue may have one
+}
+
+func newStage() *stage { return &stage{some: make(chan struct{}, 1)} }
+
+// add queues arrivals. It never blocks.
+func (s *stage) add(arrivals []Arrival) {
+	s.mu.Lock()
+	s.queue = append(s.queue, arrivals...)
+	s.mu.Unlock()
+	s.wake()
+}
+
+func (s *stage) wake() {
+	select {
+	case s.some <- struct{}{}:
+	default:
+	}
+}
+
+// take returns the next batch, or nil if ctx ended first. Files stay together as they arrived.
+func (s *stage) take(ctx context.Context) []Arrival {
+	for {
+		select {
+		case <-s.some:
+		case <-ctx.Done():
+			return nil
+		}
+		if batch := s.cut(); len(batch) > 0 {
+			return batch
+		}
+	}
+}
+
+// cut takes a batch off the queue and wakes another worker if some is left.
+func (s *stage) cut() []Arrival {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n, bytes := 0, 0
+	for n < len(s.queue) && n < putBlocks && (n == 0 || bytes < putBytes) {
+		bytes += len(s.queue[n].Block.RawData())
+		n++
+	}
+	batch := s.queue[:n:n]
+	s.queue = s.queue[n:]
+	if len(s.queue) == 0 {
+		s.queue = nil
+	} else {
+		s.wake()
+	}
+	return batch
+}
+
+// storeArrivals writes batches until ctx ends.
+func (e *Exchange) storeArrivals(ctx context.Context) {
+	for batch := e.storing.take(ctx); batch != nil; batch = e.storing.take(ctx) {
+		err := e.cfg.Store.Put(ctx, batch)
+		if bad := err != nil && ctx.Err() == nil; e.storeBad.Swap(bad) != bad && bad {
+			e.log.Error("fetched blocks can't be kept: they are passed on, and fetched again when needed", "op", "put", "err", err)
+		}
+		for _, a := range batch {
+			e.answer(ctx, storedEvent{a.Block.Cid(), err})
+		}
+	}
+}

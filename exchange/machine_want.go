@@ -1,0 +1,209 @@
+package exchange
+
+import (
+	blocks "github.com/ipfs/go-block-format"
+)
+
+// want takes an intent in: it joins the want for its block, or begins it.
+func (m *machine) want(e wantEvent) {
+	if _, twice := m.intents[e.intent]; twice {
+		return
+	}
+	w := m.wants[e.want.CID]
+	if w == nil {
+		w = &want{Want: e.want, bulk: e.bulk, session: m.openSession(e.want)}
+		m.wants[w.CID] = w
+		m.used(w.session, 1)
+		m.enqueue(w)
+	} else {
+		m.rejoin(w, e)
+	}
+	w.intents = append(w.intents, e.intent)
+	m.intents[e.intent] = w
+}
+
+// rejoin adds to a want what a later intent knows of the block.
+func (m *machine) rejoin(w *want, e wantEvent) {
+	if w.Place == (Place{}) {
+		w.Place = e.want.Place
+	}
+	if w.bulk && !e.bulk {
+		w.bulk = false
+		if w.state == wantQueued {
+			m.enqueue(w)
+		}
+	}
+	if w.state != wantSeeking || !e.want.Dataset.Defined() || e.want.Dataset == w.session.key {
+		return
+	}
+	old := w.session // where nobody has it; the other dataset may be known better
+	w.leave()
+	w.Dataset, w.session = e.want.Dataset, m.openSession(e.want)
+	m.used(w.session, 1)
+	m.used(old, -1)
+	m.enqueue(w)
+}
+
+// forget takes an intent away. The last one cancels the want, unless its block is already here.
+func (m *machine) forget(id intentID) {
+	w := m.intents[id]
+	if w == nil {
+		return
+	}
+	delete(m.intents, id)
+	w.forget(id)
+	if len(w.intents) > 0 || w.state == wantStoring {
+		return
+	}
+	m.stats.Cancelled++
+	m.withdraw(w)
+	m.end(w)
+}
+
+// end forgets a want that nothing is asked for any more.
+func (m *machine) end(w *want) {
+	w.leave()
+	delete(m.wants, w.CID)
+	m.recent.add(w.CID)
+	m.used(w.session, -1)
+}
+
+// enqueue lets a want wait for its session's turn. It ends in wantQueued.
+func (m *machine) enqueue(w *want) {
+	s := w.session
+	w.state = wantQueued
+	switch {
+	case len(w.tried) > 0:
+		s.choosy.push(w)
+	case w.bulk:
+		s.bulk.push(w)
+	default:
+		s.urgent.push(w)
+	}
+	if !s.inTurn {
+		s.inTurn = true
+		m.turn = append(m.turn, s)
+	}
+}
+
+// seek asks connected peers whether they have a block, and searches for providers if none is left to
+// be asked. It ends in wantSeeking, or in wantAsked if only a peer that never says have is left.
+func (m *machine) seek(w *want) {
+	if w.session.seeking.n == 0 {
+		m.hasten(w.session)
+	}
+	w.state = wantSeeking
+	w.session.seeking.push(w)
+	if m.askAround(w) > 0 {
+		return
+	}
+	if p := m.silentProspect(w); p != nil {
+		m.join(w.session, p)
+		m.ask(w, p)
+		return
+	}
+	m.search(w.session, w.session.key)
+	m.search(w.session, w.CID)
+}
+
+// hasten makes a session look around soon, as it has something to look for.
+func (m *machine) hasten(s *session) {
+	s.pause = m.limits.RefreshMin
+	if s.timer.at > m.now+s.pause {
+		m.timers.set(&s.timer, m.now+s.pause)
+	}
+}
+
+// received takes one message of a peer in.
+func (m *machine) received(e receivedEvent) {
+	p := m.peers[e.peer]
+	if p == nil || !p.connected {
+		return
+	}
+	for _, b := range e.message.Blocks {
+		m.deliver(p, b)
+	}
+	for _, pr := range e.message.Presences {
+		if pr.Have {
+			m.have(p, pr)
+		} else {
+			m.dontHave(p, pr)
+		}
+	}
+	m.checkUnasked(p)
+}
+
+// deliver takes a verified block in. A wanted one ends in wantStoring, whoever was asked for it.
+func (m *machine) deliver(p *peerState, b blocks.Block) {
+	n := int64(len(b.RawData()))
+	w := m.wants[b.Cid()]
+	if w == nil || w.state == wantStoring {
+		m.unwanted(p, b, n)
+		return
+	}
+	if a := w.askOf(p); a != nil {
+		m.drop(a)
+		if a.alone && !a.expired && p.blocks == 0 {
+			p.alone(m.now-a.at, n)
+		}
+	}
+	m.recovered(p)
+	p.arrived(m.now, n, p.blocks > 0)
+	p.delivered += n
+	m.join(w.session, p).cold = 0
+	w.session.arrived(int(n))
+	m.withdraw(w)
+	w.leave()
+	w.state, w.block = wantStoring, b
+	m.storing += n
+	m.stats.Bytes += uint64(n)
+	m.out.stores = append(m.out.stores, Arrival{Block: b, Place: w.Place})
+}
+
+// recovered forgets a peer's failures, as it delivers.
+func (m *machine) recovered(p *peerState) {
+	away := m.now < p.backoff
+	p.failures, p.backoff = 0, 0
+	if away {
+		m.revive(p)
+	}
+}
+
+// unwanted counts a block that no want is open for. Coming late is no fault.
+func (m *machine) unwanted(p *peerState, b blocks.Block, n int64) {
+	if m.wants[b.Cid()] != nil || m.recent.has(b.Cid()) {
+		p.arrived(m.now, n, p.blocks > 0)
+		m.stats.Late++
+		m.stats.LateBytes += uint64(n)
+		return
+	}
+	p.unasked += n
+	m.stats.Unasked++
+	m.stats.Unwanted += uint64(n)
+	if p.unasked > p.delivered {
+		p.failed(m.now, &m.limits)
+		m.armPeer(p)
+	}
+}
+
+// checkUnasked bans a peer that gives more of what nobody asked for than of what somebody did.
+func (m *machine) checkUnasked(p *peerState) {
+	if p.unasked > m.limits.UnaskedBytes && p.unasked > p.delivered {
+		m.ban(p)
+	}
+}
+
+// stored ends a want: everybody who waits for it is told.
+func (m *machine) stored(e storedEvent) {
+	w := m.wants[e.key]
+	if w == nil || w.state != wantStoring {
+		return
+	}
+	m.storing -= int64(len(w.block.RawData()))
+	for _, id := range w.intents {
+		delete(m.intents, id)
+	}
+	m.stats.Resolved++
+	m.out.resolved = append(m.out.resolved, resolution{w.intents, w.block, e.err})
+	m.end(w)
+}
