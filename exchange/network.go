@@ -7,9 +7,9 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"time"
 
+	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -33,21 +33,22 @@ var (
 	errQueueFull    = errors.New("too many changes of the want list wait to be sent")
 )
 
-// networkConfig is what a hostNetwork needs. Zero values mean the defaults.
-type networkConfig struct {
+// NetworkConfig says whom a [HostNetwork] talks to and what it may hold. Zero values mean the
+// defaults; Host is required.
+type NetworkConfig struct {
 	Host           host.Host
 	Protocols      []protocol.ID // spoken, best first; default all three
-	Server         *server       // answers want lists; nil answers nothing
+	Serve          ServeConfig   // what peers are answered; without a Store nothing
 	MessageTimeout time.Duration // for every 256 KiB of a message, either way; default 20 s
 	DialTimeout    time.Duration // default 15 s
 	RetryDelay     time.Duration // before the n-th new stream, times n; default 100 ms
 	StreamsPerPeer int           // incoming, idle ones among them; default 256
 	PeerBytes      int           // length of messages in hand, a peer; default 8 MiB
 	SharedBytes    int           // the same for all peers that no session uses; default 32 MiB
-	Logger         *slog.Logger
+	Logger         *slog.Logger  // default: nothing is logged
 }
 
-func (c networkConfig) withDefaults() networkConfig {
+func (c NetworkConfig) withDefaults() NetworkConfig {
 	if len(c.Protocols) == 0 {
 		c.Protocols = allProtocols
 	}
@@ -58,17 +59,20 @@ func (c networkConfig) withDefaults() networkConfig {
 	c.PeerBytes = max(maxFrameBytes, cmp.Or(c.PeerBytes, 8<<20))
 	c.SharedBytes = max(maxFrameBytes, cmp.Or(c.SharedBytes, 32<<20))
 	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
+	c.Serve.Logger = cmp.Or(c.Serve.Logger, c.Logger)
 	return c
 }
 
-// hostNetwork is the [Network] over a libp2p host. A peer has two streams of ours, opened when they
-// are first needed and kept: one for changes of our want list, one for answers to its own. So wants
-// never wait behind blocks.
+// HostNetwork is the [Network] over a libp2p host, and the server that answers the want lists of
+// peers. A peer has two streams of ours, opened when they are first needed and kept: one for changes
+// of our want list, one for answers to its own. So wants never wait behind blocks.
 //
-// What Start starts ends with its context; wait returns when all of it has.
-type hostNetwork struct {
-	cfg    networkConfig
+// What Start starts ends with its context; Wait returns when all of it has. All methods are safe
+// for concurrent use.
+type HostNetwork struct {
+	cfg    NetworkConfig
 	host   host.Host
+	server *server // nil without a store
 	counts wireCounts
 	shared *byteBudget // for messages of peers that no session uses
 
@@ -78,18 +82,22 @@ type hostNetwork struct {
 
 	dirty chan struct{} // has room for one: reports are due
 
-	mu      sync.Mutex // guards all below; taken before a remote's own lock
+	mu      sync.Mutex // guards all below
 	stopped bool
 	peers   map[peer.ID]*remote
 	changed map[peer.ID]struct{} // whose standing may differ from what the handler was told
 	inUse   map[peer.ID]struct{} // protected by a session
 }
 
-var _ Network = (*hostNetwork)(nil)
+var _ Network = (*HostNetwork)(nil)
 
-func newHostNetwork(cfg networkConfig) *hostNetwork {
+// NewHostNetwork makes a network. It does nothing until Start is called.
+func NewHostNetwork(cfg NetworkConfig) (*HostNetwork, error) {
+	if cfg.Host == nil {
+		return nil, fmt.Errorf("make network: %w: no host", ErrInvalid)
+	}
 	cfg = cfg.withDefaults()
-	return &hostNetwork{
+	n := &HostNetwork{
 		cfg:     cfg,
 		host:    cfg.Host,
 		shared:  newByteBudget(cfg.SharedBytes),
@@ -98,15 +106,22 @@ func newHostNetwork(cfg networkConfig) *hostNetwork {
 		changed: make(map[peer.ID]struct{}),
 		inUse:   make(map[peer.ID]struct{}),
 	}
+	if cfg.Serve.Store != nil {
+		n.server = newServer(cfg.Serve)
+	}
+	return n, nil
 }
 
 // Start implements Network. It may be called once.
-func (n *hostNetwork) Start(ctx context.Context, h Handler) error {
+func (n *HostNetwork) Start(ctx context.Context, h Handler) error {
 	events, err := n.subscribe()
 	if err != nil {
 		return fmt.Errorf("start network: %w", err)
 	}
 	n.ctx, n.handler = ctx, h
+	if n.server != nil {
+		n.work.Go(func() { n.server.run(ctx) })
+	}
 	for _, p := range n.cfg.Protocols {
 		n.host.SetStreamHandler(p, n.incoming)
 	}
@@ -118,14 +133,22 @@ func (n *hostNetwork) Start(ctx context.Context, h Handler) error {
 	return nil
 }
 
-// wait returns when the context of Start has ended and everything that it started is done.
-func (n *hostNetwork) wait() {
+// Wait returns when the context of Start has ended and everything that it started is done.
+func (n *HostNetwork) Wait() {
 	<-n.ctx.Done()
 	n.work.Wait()
 }
 
+// NotifyNewBlocks answers peers that wait for blocks which have come into the store since they
+// asked. Whoever writes to the store calls it; it does not block.
+func (n *HostNetwork) NotifyNewBlocks(cids ...cid.Cid) {
+	if n.server != nil {
+		n.server.notifyNewBlocks(cids)
+	}
+}
+
 // stop ends all peers; it runs when the context has ended.
-func (n *hostNetwork) stop() {
+func (n *HostNetwork) stop() {
 	for _, p := range n.cfg.Protocols {
 		n.host.RemoveStreamHandler(p)
 	}
@@ -140,7 +163,7 @@ func (n *hostNetwork) stop() {
 }
 
 // Send implements Network. Entries for a peer that is gone are dropped: PeerGone says so.
-func (n *hostNetwork) Send(p peer.ID, entries []Entry) {
+func (n *HostNetwork) Send(p peer.ID, entries []Entry) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if r := n.peers[p]; r != nil {
@@ -150,7 +173,7 @@ func (n *hostNetwork) Send(p peer.ID, entries []Entry) {
 }
 
 // Dial implements Network.
-func (n *hostNetwork) Dial(ctx context.Context, p peer.AddrInfo) error {
+func (n *HostNetwork) Dial(ctx context.Context, p peer.AddrInfo) error {
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.DialTimeout)
 	defer cancel()
 	if err := n.host.Connect(ctx, p); err != nil {
@@ -160,7 +183,7 @@ func (n *hostNetwork) Dial(ctx context.Context, p peer.AddrInfo) error {
 }
 
 // Disconnect implements Network.
-func (n *hostNetwork) Disconnect(p peer.ID) {
+func (n *HostNetwork) Disconnect(p peer.ID) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.stopped {
@@ -174,7 +197,7 @@ func (n *hostNetwork) Disconnect(p peer.ID) {
 }
 
 // Protect implements Network.
-func (n *hostNetwork) Protect(p peer.ID, on bool) {
+func (n *HostNetwork) Protect(p peer.ID, on bool) {
 	n.mu.Lock()
 	if on {
 		n.inUse[p] = struct{}{}
@@ -197,45 +220,6 @@ func hasPresences(p protocol.ID) bool { return p != ProtocolBitswap11 }
 
 // connected reports whether a peer has a connection that blocks may go over; relayed ones are not
 // meant for bulk.
-func (n *hostNetwork) connected(p peer.ID) bool {
+func (n *HostNetwork) connected(p peer.ID) bool {
 	return n.host.Network().Connectedness(p) == network.Connected
-}
-
-// wireCounts counts what goes over the wire. All fields are totals since the start.
-type wireCounts struct {
-	sent, received wireTotals
-	malformed      atomic.Uint64 // messages
-	slow           atomic.Uint64 // messages given up in their middle
-	refused        atomic.Uint64 // incoming streams
-}
-
-type wireTotals struct {
-	messages, bytes                atomic.Uint64
-	wantHaves, wantBlocks, cancels atomic.Uint64
-	haves, dontHaves               atomic.Uint64
-	blocks, blockBytes             atomic.Uint64
-}
-
-func (t *wireTotals) add(m *message, bytes int) {
-	t.messages.Add(1)
-	t.bytes.Add(uint64(bytes))
-	for _, e := range m.entries {
-		switch e.Kind {
-		case WantHave:
-			t.wantHaves.Add(1)
-		case WantBlock:
-			t.wantBlocks.Add(1)
-		case Cancel:
-			t.cancels.Add(1)
-		}
-	}
-	for _, p := range m.presences {
-		if p.Have {
-			t.haves.Add(1)
-		} else {
-			t.dontHaves.Add(1)
-		}
-	}
-	t.blocks.Add(uint64(len(m.blocks)))
-	t.blockBytes.Add(uint64(m.blockBytes()))
 }

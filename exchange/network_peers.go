@@ -10,7 +10,7 @@ import (
 )
 
 // subscribe asks the host for everything that changes who is a peer of ours.
-func (n *hostNetwork) subscribe() (event.Subscription, error) {
+func (n *HostNetwork) subscribe() (event.Subscription, error) {
 	sub, err := n.host.EventBus().Subscribe([]any{
 		new(event.EvtPeerConnectednessChanged),
 		new(event.EvtPeerIdentificationCompleted),
@@ -23,7 +23,7 @@ func (n *hostNetwork) subscribe() (event.Subscription, error) {
 }
 
 // watch follows the host's events until the context ends. It never waits for the handler.
-func (n *hostNetwork) watch(sub event.Subscription) {
+func (n *HostNetwork) watch(sub event.Subscription) {
 	defer n.stop()
 	defer sub.Close()
 	for {
@@ -51,7 +51,7 @@ func (n *hostNetwork) watch(sub event.Subscription) {
 
 // look compares a peer's connection and protocols with what is known of it. A peer whose protocols
 // are not identified yet is looked at again when they are.
-func (n *hostNetwork) look(p peer.ID) {
+func (n *HostNetwork) look(p peer.ID) {
 	if !n.connected(p) {
 		n.down(p)
 		return
@@ -69,7 +69,7 @@ func (n *hostNetwork) look(p peer.ID) {
 
 // up returns the remote of a connected peer, making it when there is none or the protocol it
 // speaks has changed. It returns nil when the network has stopped.
-func (n *hostNetwork) up(p peer.ID, presences bool) *remote {
+func (n *HostNetwork) up(p peer.ID, presences bool) *remote {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.stopped {
@@ -89,7 +89,7 @@ func (n *hostNetwork) up(p peer.ID, presences bool) *remote {
 }
 
 // down forgets a peer that has no connection any more.
-func (n *hostNetwork) down(p peer.ID) {
+func (n *HostNetwork) down(p peer.ID) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if r := n.peers[p]; r != nil {
@@ -101,7 +101,7 @@ func (n *hostNetwork) down(p peer.ID) {
 }
 
 // speaking returns the remote of a peer that has just opened a stream, known or not yet.
-func (n *hostNetwork) speaking(s network.Stream) *remote {
+func (n *HostNetwork) speaking(s network.Stream) *remote {
 	p := s.Conn().RemotePeer()
 	n.mu.Lock()
 	r := n.peers[p]
@@ -112,7 +112,7 @@ func (n *hostNetwork) speaking(s network.Stream) *remote {
 	return n.up(p, hasPresences(s.Protocol()))
 }
 
-func (n *hostNetwork) changedLocked(p peer.ID) {
+func (n *HostNetwork) changedLocked(p peer.ID) {
 	n.changed[p] = struct{}{}
 	select {
 	case n.dirty <- struct{}{}:
@@ -122,7 +122,7 @@ func (n *hostNetwork) changedLocked(p peer.ID) {
 
 // report tells the handler who came and who went. However slow it is, no more than one report a
 // peer waits; a peer that went and came in between is reported gone first.
-func (n *hostNetwork) report() {
+func (n *HostNetwork) report() {
 	told := make(map[peer.ID]*remote)
 	for {
 		select {
@@ -147,7 +147,7 @@ func (n *hostNetwork) report() {
 	}
 }
 
-func (n *hostNetwork) takeChanged() map[peer.ID]*remote {
+func (n *HostNetwork) takeChanged() map[peer.ID]*remote {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	out := make(map[peer.ID]*remote, len(n.changed))

@@ -13,7 +13,7 @@ const asideBytes = 256 << 10
 
 // incoming reads the messages of one stream until it ends. libp2p calls it on a goroutine of its
 // own for every stream a peer opens.
-func (n *hostNetwork) incoming(s network.Stream) {
+func (n *HostNetwork) incoming(s network.Stream) {
 	n.mu.Lock()
 	if n.stopped {
 		n.mu.Unlock()

@@ -12,7 +12,7 @@ import (
 // remote is one connected peer, from its connection until its last one is gone. A peer that comes
 // back is another remote.
 type remote struct {
-	n         *hostNetwork
+	n         *HostNetwork
 	id        peer.ID
 	presences bool
 	ctx       context.Context
@@ -33,7 +33,7 @@ type remote struct {
 	theirs  int
 }
 
-func (n *hostNetwork) newRemoteLocked(p peer.ID, presences bool) *remote {
+func (n *HostNetwork) newRemoteLocked(p peer.ID, presences bool) *remote {
 	r := &remote{
 		n: n, id: p, presences: presences,
 		reported: make(chan struct{}),
@@ -45,8 +45,8 @@ func (n *hostNetwork) newRemoteLocked(p peer.ID, presences bool) *remote {
 	_, used := n.inUse[p]
 	r.inUse.Store(used)
 	r.ctx, r.cancel = context.WithCancel(n.ctx)
-	if n.cfg.Server != nil {
-		r.ledger = n.cfg.Server.open(p, r.reply)
+	if n.server != nil {
+		r.ledger = n.server.open(p, r.reply)
 	}
 	return r
 }

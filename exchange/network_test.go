@@ -184,7 +184,7 @@ func (r *recorder) PeerMisbehaved(_ context.Context, p peer.ID, err error) {
 // testNode is a host with our network and server on it.
 type testNode struct {
 	host   host.Host
-	net    *hostNetwork
+	net    *HostNetwork
 	server *server
 	store  *testStore
 	told   *recorder
@@ -202,26 +202,26 @@ func newTestHost(t testing.TB) host.Host {
 }
 
 // startNode runs a network and a server on a host until the test ends.
-func startNode(t testing.TB, h host.Host, nc networkConfig, sc serverConfig) *testNode {
+func startNode(t testing.TB, h host.Host, nc NetworkConfig, sc ServeConfig) *testNode {
 	t.Helper()
 	n := &testNode{host: h, store: newTestStore(), told: newRecorder()}
 	if sc.Store == nil {
 		sc.Store = n.store
 	}
-	n.server = newServer(sc)
-	nc.Host, nc.Server = h, n.server
-	n.net = newHostNetwork(nc)
+	nc.Host, nc.Serve = h, sc
+	var err error
+	if n.net, err = NewHostNetwork(nc); err != nil {
+		t.Fatal(err)
+	}
+	n.server = n.net.server
 	ctx, cancel := context.WithCancel(context.Background())
-	var run sync.WaitGroup
-	run.Go(func() { _ = n.server.Run(ctx) })
 	if err := n.net.Start(ctx, n.told); err != nil {
 		cancel()
 		t.Fatal(err)
 	}
 	n.stop = sync.OnceFunc(func() {
 		cancel()
-		n.net.wait()
-		run.Wait()
+		n.net.Wait()
 	})
 	t.Cleanup(n.stop)
 	return n
@@ -229,7 +229,7 @@ func startNode(t testing.TB, h host.Host, nc networkConfig, sc serverConfig) *te
 
 func newTestNode(t testing.TB) *testNode {
 	t.Helper()
-	return startNode(t, newTestHost(t), networkConfig{}, serverConfig{})
+	return startNode(t, newTestHost(t), NetworkConfig{}, ServeConfig{})
 }
 
 func (n *testNode) id() peer.ID { return n.host.ID() }
@@ -278,8 +278,8 @@ func TestNetworkFetch(t *testing.T) {
 		"holdfast": nil, "bitswap 1.2": {ProtocolBitswap12}, "bitswap 1.1": {ProtocolBitswap11},
 	} {
 		t.Run(name, func(t *testing.T) {
-			a := startNode(t, newTestHost(t), networkConfig{}, serverConfig{})
-			b := startNode(t, newTestHost(t), networkConfig{Protocols: protocols}, serverConfig{})
+			a := startNode(t, newTestHost(t), NetworkConfig{}, ServeConfig{})
+			b := startNode(t, newTestHost(t), NetworkConfig{Protocols: protocols}, ServeConfig{})
 			large, small, lost := rawBlockOf(t, 1<<20), rawBlockOf(t, 100), rawBlockOf(t, 10)
 			a.store.add(large, small)
 			b.dial(t, a)
@@ -299,7 +299,7 @@ func TestNetworkFetch(t *testing.T) {
 				}))
 			}
 			a.store.add(late)
-			a.server.notifyNewBlocks([]cid.Cid{late.Cid()})
+			a.net.NotifyNewBlocks(late.Cid())
 			if old { // nothing says when the want has come; asking again does no harm
 				b.net.Send(a.id(), wantAll(WantBlock, late))
 			}
@@ -317,7 +317,7 @@ func TestNetworkKnowsPeersFromBefore(t *testing.T) {
 	if err := h.Connect(t.Context(), a.info()); err != nil {
 		t.Fatal(err)
 	}
-	b := startNode(t, h, networkConfig{}, serverConfig{})
+	b := startNode(t, h, NetworkConfig{}, ServeConfig{})
 	b.knows(t, a.id())
 	a.knows(t, b.id())
 	block := rawBlockOf(t, 10)

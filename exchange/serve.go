@@ -14,15 +14,15 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// getter is the part of a [Store] that serving needs.
-type getter interface {
+// Getter is the part of a [Store] that serving needs.
+type Getter interface {
 	Get(ctx context.Context, c cid.Cid) (blocks.Block, error)
 	SizeOf(ctx context.Context, c cid.Cid) (int, error)
 }
 
-// serverConfig says what is served and how much of it. Zero values mean the defaults.
-type serverConfig struct {
-	Store          getter
+// ServeConfig says what is served and how much of it. Zero values mean the defaults.
+type ServeConfig struct {
+	Store          Getter
 	MaxWants       int     // entries kept of one peer's want list; default 1,024
 	SmallBlock     int     // bytes up to which want-have is answered with the block; default 1 KiB, -1 for none
 	MessageBytes   int     // a message is sent when it holds this much; default 1 MiB
@@ -34,7 +34,7 @@ type serverConfig struct {
 	Logger         *slog.Logger
 }
 
-func (c serverConfig) withDefaults() serverConfig {
+func (c ServeConfig) withDefaults() ServeConfig {
 	c.MaxWants = cmp.Or(c.MaxWants, 1024)
 	c.SmallBlock = cmp.Or(c.SmallBlock, 1024)
 	c.MessageBytes = min(maxBlockBytes, cmp.Or(c.MessageBytes, 1<<20))
@@ -51,9 +51,9 @@ func (c serverConfig) withDefaults() serverConfig {
 // A ledger enters the ring when it has something to answer and room in flight; workers take it from
 // there, read its most urgent wants and hand the message to the network.
 type server struct {
-	cfg    serverConfig
-	total  *rate.Limiter // nil for no limit
-	counts serveCounts
+	cfg      ServeConfig
+	total    *rate.Limiter // nil for no limit
+	overflow atomic.Uint64 // wants that found a list full
 
 	mu       sync.Mutex
 	changed  *sync.Cond // on mu: the ring or inFlight may let a worker go on, or stopped
@@ -63,12 +63,7 @@ type server struct {
 	waiting  map[cid.Cid]map[*demand]struct{}
 }
 
-// serveCounts are totals since the start.
-type serveCounts struct {
-	blocks, blockBytes, haves, dontHaves, overflow, failures atomic.Uint64
-}
-
-func newServer(cfg serverConfig) *server {
+func newServer(cfg ServeConfig) *server {
 	s := &server{
 		cfg:     cfg.withDefaults(),
 		waiting: make(map[cid.Cid]map[*demand]struct{}),
@@ -78,8 +73,8 @@ func newServer(cfg serverConfig) *server {
 	return s
 }
 
-// Run answers until ctx ends.
-func (s *server) Run(ctx context.Context) error {
+// run answers until ctx ends and no worker is left.
+func (s *server) run(ctx context.Context) {
 	defer context.AfterFunc(ctx, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -91,7 +86,6 @@ func (s *server) Run(ctx context.Context) error {
 		workers.Go(func() { s.worker(ctx) })
 	}
 	workers.Wait()
-	return nil
 }
 
 // open begins a ledger for a peer. Its answers go to send, which must not block and must call the
@@ -137,7 +131,6 @@ func (s *server) worker(ctx context.Context) {
 			s.sent(l, bytes, nil)
 			continue
 		}
-		s.counts.add(&m.message)
 		m.done = func(err error) { s.sent(l, bytes, err) }
 		m.pace = func(n int) error { return s.pace(l, n) }
 		l.send(m)
@@ -185,7 +178,6 @@ func (s *server) sent(l *ledger, bytes int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err != nil {
-		s.counts.failures.Add(1)
 		l.forgetLocked() // a peer that lost answers asks again
 	}
 	s.takeLocked(l, -bytes)
@@ -196,18 +188,6 @@ func (s *server) sent(l *ledger, bytes int, err error) {
 // pace waits until the rate limits let n bytes go to a peer.
 func (s *server) pace(l *ledger, n int) error {
 	return errors.Join(waitBytes(l.ctx, l.limit, n), waitBytes(l.ctx, s.total, n))
-}
-
-func (c *serveCounts) add(m *message) {
-	c.blocks.Add(uint64(len(m.blocks)))
-	c.blockBytes.Add(uint64(m.blockBytes()))
-	for _, p := range m.presences {
-		if p.Have {
-			c.haves.Add(1)
-		} else {
-			c.dontHaves.Add(1)
-		}
-	}
 }
 
 // newLimiter returns a token bucket of bytes, or nil for no limit. It lets a quarter of a second's

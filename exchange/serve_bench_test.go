@@ -71,19 +71,22 @@ func (c *benchClient) Received(ctx context.Context, _ peer.ID, m Incoming) {
 // benchServe fetches b.N blocks of n bytes, window of them asked for at a time.
 func benchServe(b *testing.B, n, distinct, window int) {
 	x, y := benchPair(b)
-	src := startNode(b, x, networkConfig{}, serverConfig{})
+	src := startNode(b, x, NetworkConfig{}, ServeConfig{})
 	var bs []blocks.Block
 	for range distinct {
 		bs = append(bs, rawBlockOf(b, n))
 	}
 	src.store.add(bs...)
 	client := &benchClient{recorder: *newRecorder(), got: make(chan int, 64)}
-	net := newHostNetwork(networkConfig{Host: y})
+	net, err := NewHostNetwork(NetworkConfig{Host: y})
+	if err != nil {
+		b.Fatal(err)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	if err := net.Start(ctx, client); err != nil {
 		b.Fatal(err)
 	}
-	defer sync.OnceFunc(func() { cancel(); net.wait() })()
+	defer sync.OnceFunc(func() { cancel(); net.Wait() })()
 	until(b, "the peer", func() bool { client.mu.Lock(); defer client.mu.Unlock(); return len(client.peers) == 1 })
 
 	b.SetBytes(int64(n))

@@ -129,7 +129,7 @@ func (l *ledger) roomLocked() bool {
 }
 
 func (l *ledger) refuseLocked(e Entry) {
-	l.s.counts.overflow.Add(1)
+	l.s.overflow.Add(1)
 	if e.SendDontHave && len(l.refused) < maxRefused {
 		l.refused = append(l.refused, e.CID)
 	}
