@@ -3,7 +3,6 @@ package dag
 import (
 	"crypto/sha256"
 	"os"
-	"slices"
 	"time"
 
 	"github.com/ipfs/boxo/files"
@@ -147,5 +146,5 @@ func shardData(field []byte, m Meta) []byte {
 	data = protowire.AppendBytes(data, field)
 	data = appendNumber(data, 5, 0x22) // murmur3-x64-64
 	data = appendNumber(data, 6, shardWidth)
-	return slices.Clip(appendMeta(data, m))
+	return appendMeta(data, m)
 }

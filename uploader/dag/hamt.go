@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	blocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
@@ -19,29 +20,20 @@ const (
 
 // shard makes the directory a HAMT. A HAMT depends on its names alone: below a shard, names with the same next eight
 // bits of their hash are one child, which is a shard again if they are several. So it is built from the bottom out of
-// the entries in the order of their hashes, one part of the root per worker, and nothing is built twice.
+// the entries in the order of their hashes, the root's parts shared out to the workers, and nothing is built twice.
 func (d *Dir) shard(ctx context.Context) (child, error) {
 	slices.SortFunc(d.entries, func(x, y dirEntry) int { return cmp.Compare(x.hash, y.hash) })
 	parts := d.parts(d.entries, 0)
 	kids := make([]shardChild, len(parts))
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	var next atomic.Int64
 	var wg sync.WaitGroup
-	for i, part := range parts {
-		if err := d.b.enter(ctx); err != nil {
-			break
-		}
+	for range min(cap(d.b.workers), len(parts)) {
 		wg.Go(func() {
-			defer d.b.leave()
-			w := shardWriter{d: d}
-			kid, err := w.child(ctx, part, 0)
-			if err == nil {
-				err = w.flush(ctx)
-			}
-			if err != nil {
+			if err := d.buildParts(ctx, parts, kids, &next); err != nil {
 				cancel(err)
 			}
-			kids[i] = kid
 		})
 	}
 	wg.Wait()
@@ -51,6 +43,22 @@ func (d *Dir) shard(ctx context.Context) (child, error) {
 	w := shardWriter{d: d}
 	root := w.encode(kids, d.meta)
 	return child{cid: root.cid, dagBytes: root.tsize}, w.flush(ctx)
+}
+
+// buildParts makes kids out of parts, taking the next until none is left.
+func (d *Dir) buildParts(ctx context.Context, parts [][]dirEntry, kids []shardChild, next *atomic.Int64) error {
+	if err := d.b.enter(ctx); err != nil {
+		return err
+	}
+	defer d.b.leave()
+	w := shardWriter{d: d}
+	for i := int(next.Add(1)) - 1; i < len(parts); i = int(next.Add(1)) - 1 {
+		var err error
+		if kids[i], err = w.child(ctx, parts[i], 0); err != nil {
+			return err
+		}
+	}
+	return w.flush(ctx)
 }
 
 // parts cuts entries, sorted by hash, where the bits of level change.
@@ -130,7 +138,7 @@ func (w *shardWriter) encode(kids []shardChild, m Meta) shardChild {
 		raw = appendLink(raw, c, prefix, k.name, k.tsize)
 		shard.tsize += k.tsize
 	}
-	blk := newBlock(cid.DagProtobuf, slices.Clip(appendData(raw, shardData(field[:], m))))
+	blk := newBlock(cid.DagProtobuf, appendData(raw, shardData(field[:], m)))
 	w.d.b.cfg.Visit(blk.Cid())
 	w.pending = append(w.pending, blk)
 	w.bytes += len(blk.RawData())
