@@ -15,6 +15,8 @@ import (
 
 // Config says what an [Exchange] works with. Network, Providers and Store are required.
 type Config struct {
+	// Network is started by Run. One that also has Wait() is waited for; one that also has
+	// NotifyNewBlocks(...cid.Cid) is told what came into the store, so that it can serve who waits.
 	Network   Network
 	Providers ProviderMap
 	Store     Store
@@ -110,6 +112,9 @@ func (e *Exchange) Run(ctx context.Context) error {
 	}
 	l.run(ctx)
 	stop(ErrClosed)
+	if n, ok := e.cfg.Network.(interface{ Wait() }); ok {
+		n.Wait()
+	}
 	return nil
 }
 

@@ -3,6 +3,8 @@ package exchange
 import (
 	"context"
 	"sync"
+
+	"github.com/ipfs/go-cid"
 )
 
 const (
@@ -77,8 +79,18 @@ func (e *Exchange) storeArrivals(ctx context.Context) {
 		if bad := err != nil && ctx.Err() == nil; e.storeBad.Swap(bad) != bad && bad {
 			e.log.Error("fetched blocks can't be kept: they are passed on, and fetched again when needed", "op", "put", "err", err)
 		}
-		for _, a := range batch {
-			e.answer(ctx, storedEvent{a.Block.Cid(), err})
-		}
+		e.tellStored(ctx, batch, err)
+	}
+}
+
+// tellStored tells the machine, and the network, which may have peers that wait for these blocks.
+func (e *Exchange) tellStored(ctx context.Context, batch []Arrival, err error) {
+	cids := make([]cid.Cid, len(batch))
+	for i, a := range batch {
+		cids[i] = a.Block.Cid()
+	}
+	e.answer(ctx, storedEvent{cids, err})
+	if n, ok := e.cfg.Network.(interface{ NotifyNewBlocks(...cid.Cid) }); ok && err == nil {
+		n.NotifyNewBlocks(cids...)
 	}
 }

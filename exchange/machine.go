@@ -90,10 +90,10 @@ type (
 	}
 	// forgetEvent: somebody does not want it any more. Unknown intents are ignored.
 	forgetEvent struct{ intent intentID }
-	// storedEvent: the store has taken a block, or refused it.
+	// storedEvent: the store has taken blocks, or refused them.
 	storedEvent struct {
-		key cid.Cid
-		err error
+		keys []cid.Cid
+		err  error
 	}
 	// connectedEvent, goneEvent, receivedEvent, sendFailedEvent, misbehavedEvent: see [Handler].
 	connectedEvent struct {
@@ -152,7 +152,9 @@ func (m *machine) Step(event any) {
 	case forgetEvent:
 		m.forget(e.intent)
 	case storedEvent:
-		m.stored(e)
+		for _, c := range e.keys {
+			m.stored(c, e.err)
+		}
 	case connectedEvent:
 		m.peerConnected(e)
 	case goneEvent:

@@ -2,6 +2,7 @@ package exchange
 
 import (
 	blocks "github.com/ipfs/go-block-format"
+	"github.com/ipfs/go-cid"
 )
 
 // want takes an intent in: it joins the want for its block, or begins it.
@@ -194,8 +195,8 @@ func (m *machine) checkUnasked(p *peerState) {
 }
 
 // stored ends a want: everybody who waits for it is told.
-func (m *machine) stored(e storedEvent) {
-	w := m.wants[e.key]
+func (m *machine) stored(c cid.Cid, err error) {
+	w := m.wants[c]
 	if w == nil || w.state != wantStoring {
 		return
 	}
@@ -204,6 +205,6 @@ func (m *machine) stored(e storedEvent) {
 		delete(m.intents, id)
 	}
 	m.stats.Resolved++
-	m.out.resolved = append(m.out.resolved, resolution{w.intents, w.block, e.err})
+	m.out.resolved = append(m.out.resolved, resolution{w.intents, w.block, err})
 	m.end(w)
 }
