@@ -1,0 +1,255 @@
+package blockcache
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/dgraph-io/badger/v4"
+)
+
+// The store's keys, below its prefix:
+//
+//	i <multihash>             → places of a block
+//	l <body> <offset>         → leaf: what lies there
+//	B <body>                  → a body's facts         V <body> → its spans, after a clean stop
+//	P <pack>                  → a pack's facts
+//	r <root>                  → a pin's facts
+//	m <len> <root> <multihash>      → member of a pin  n <len> <multihash> <root> → the same, turned round
+//	S                         → epoch                  C → the marker of a clean stop
+//
+// A pinned root is filed under its CID's bytes.
+const (
+	tagBlock     = 'i'
+	tagLeaf      = 'l'
+	tagBody      = 'B'
+	tagSpans     = 'V'
+	tagPack      = 'P'
+	tagPin       = 'r'
+	tagMember    = 'm'
+	tagPinned    = 'n'
+	tagEpoch     = 'S'
+	tagCleanMark = 'C'
+)
+
+const stripeCount = 256
+
+// index is the store's part of the database.
+type index struct {
+	db     *badger.DB
+	prefix []byte
+	seed   maphash.Seed
+
+	// A stripe guards read-modify-write of the entries of the blocks that fall to it. Several are
+	// taken in ascending order. Held over an index commit, never over reads or writes of blocks.
+	stripes [stripeCount]sync.Mutex
+}
+
+func (x *index) k(tag byte, rest string) []byte {
+	b := make([]byte, 0, len(x.prefix)+1+len(rest))
+	b = append(b, x.prefix...)
+	b = append(b, tag)
+	return append(b, rest...)
+}
+
+func (x *index) idKey(tag byte, id uint64) []byte {
+	return binary.BigEndian.AppendUint64(x.k(tag, ""), id)
+}
+
+func (x *index) leafKey(id, off uint64) []byte {
+	return binary.BigEndian.AppendUint64(x.idKey(tagLeaf, id), off)
+}
+
+// pairKey joins two names so that each first name is a prefix of its own.
+func (x *index) pairKey(tag byte, a, b string) []byte {
+	return append(append(append(x.k(tag, ""), byte(len(a))), a...), b...)
+}
+
+// stripe is where a block's entry is guarded.
+func (x *index) stripe(key string) int {
+	return int(maphash.String(x.seed, key) % stripeCount)
+}
+
+// lock takes the stripes of all keys; the result unlocks them.
+func (x *index) lock(keys func(yield func(string) bool)) (unlock func()) {
+	var set [stripeCount]bool
+	for k := range keys {
+		set[x.stripe(k)] = true
+	}
+	for i := range set {
+		if set[i] {
+			x.stripes[i].Lock()
+		}
+	}
+	return func() {
+		for i := range set {
+			if set[i] {
+				x.stripes[i].Unlock()
+			}
+		}
+	}
+}
+
+// value reads one entry; missing entries give nil.
+func (x *index) value(txn *badger.Txn, key []byte) ([]byte, error) {
+	it, err := txn.Get(key)
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read index: %w", err)
+	}
+	v, err := it.ValueCopy(nil)
+	if err != nil {
+		return nil, fmt.Errorf("read index: %w", err)
+	}
+	return v, nil
+}
+
+// places reads where a block lies.
+func (x *index) places(txn *badger.Txn, key string) ([]place, error) {
+	it, err := txn.Get(x.k(tagBlock, key))
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read index: %w", err)
+	}
+	var ps []place
+	err = it.Value(func(v []byte) error {
+		ps = decodePlaces(v)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read index: %w", err)
+	}
+	return ps, nil
+}
+
+// each calls fn for every entry below a key, in order. The key's rest and the value are only valid
+// within fn. fn returns errStop to end early.
+func (x *index) each(ctx context.Context, below, from []byte, values bool, fn func(rest, value []byte) error) error {
+	txn := x.db.NewTransaction(false)
+	defer txn.Discard()
+	opt := badger.DefaultIteratorOptions
+	opt.Prefix = below
+	opt.PrefetchValues = false // values are small and lie in the tables
+	it := txn.NewIterator(opt)
+	defer it.Close()
+	for it.Seek(from); it.ValidForPrefix(below); it.Next() {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		item := it.Item()
+		rest := item.Key()[len(below):]
+		call := func(v []byte) error { return fn(rest, v) }
+		var err error
+		if values {
+			err = item.Value(call)
+		} else {
+			err = call(nil)
+		}
+		if errors.Is(err, errStop) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// errStop ends an iteration early.
+var errStop = errors.New("stop")
+
+// leaves returns up to max leaves of a body from an offset on.
+func (x *index) leaves(ctx context.Context, id, from uint64, max int) ([]leaf, error) {
+	out := make([]leaf, 0, min(max, 64))
+	err := x.each(ctx, x.idKey(tagLeaf, id), x.leafKey(id, from), true, func(rest, v []byte) error {
+		if len(rest) != 8 {
+			return nil
+		}
+		if l, ok := decodeLeaf(binary.BigEndian.Uint64(rest), v); ok {
+			out = append(out, l)
+		}
+		if len(out) >= max {
+			return errStop
+		}
+		return nil
+	})
+	return out, err
+}
+
+// leafAt returns the leaf of a body that begins at an offset.
+func (x *index) leafAt(txn *badger.Txn, id, off uint64) (leaf, bool, error) {
+	v, err := x.value(txn, x.leafKey(id, off))
+	if err != nil || v == nil {
+		return leaf{}, false, err
+	}
+	l, ok := decodeLeaf(off, v)
+	return l, ok, nil
+}
+
+// pinned reports whether any pin holds the block, through an iterator over tagPinned keys.
+func (x *index) pinned(it *badger.Iterator, key string) bool {
+	p := x.pairKey(tagPinned, key, "")
+	it.Seek(p)
+	return it.ValidForPrefix(p)
+}
+
+// pinIterator is what pinned needs; the caller closes it.
+func (x *index) pinIterator(txn *badger.Txn) *badger.Iterator {
+	opt := badger.DefaultIteratorOptions
+	opt.Prefix = x.k(tagPinned, "")
+	opt.PrefetchValues = false
+	return txn.NewIterator(opt)
+}
+
+// batch runs fn on a write batch and commits it. What fn writes is split into as many transactions
+// as the database needs.
+func (x *index) batch(fn func(wb *badger.WriteBatch) error) error {
+	wb := x.db.NewWriteBatch()
+	defer wb.Cancel()
+	if err := fn(wb); err != nil {
+		return fmt.Errorf("write index: %w", err)
+	}
+	if err := wb.Flush(); err != nil {
+		return fmt.Errorf("write index: %w", err)
+	}
+	return nil
+}
+
+// sync makes everything committed so far durable. The database's own Sync flushes only the log of
+// the current memtable; a log that was just replaced and whose table is not written yet is left
+// out. So all logs are flushed by name. One that vanishes meanwhile has become a synced table.
+func (x *index) sync() error {
+	if err := x.db.Sync(); err != nil {
+		return fmt.Errorf("sync index: %w", err)
+	}
+	opts := x.db.Opts()
+	if opts.InMemory {
+		return nil
+	}
+	names, err := os.ReadDir(opts.Dir)
+	if err != nil {
+		return fmt.Errorf("sync index: %w", err)
+	}
+	logs := slices.DeleteFunc(names, func(e os.DirEntry) bool { return !strings.HasSuffix(e.Name(), ".mem") })
+	if len(logs) < 2 {
+		return nil // the one that Sync flushed
+	}
+	for _, e := range logs {
+		err := syncPath(filepath.Join(opts.Dir, e.Name()))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("sync index: %w", err)
+		}
+	}
+	return nil
+}
