@@ -23,7 +23,7 @@ func signalSet(list ...syscall.Signal) signals {
 var (
 	// asksToEnd are the signals by which somebody asks a program to end. A program that catches them still wants to
 	// get them now rather than after the timeout.
-	asksToEnd = signalSet(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
+	asksToEnd = signalSet(syscall.SIGKILL, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
 
 	// harmless do not end a program that does not handle them. Stopping is not an end either: a stopped reader goes
 	// on reading.

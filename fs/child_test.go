@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -73,9 +74,7 @@ func childMain(text string) int {
 	}
 	c.m = m
 	fmt.Println("mounted", c.root)
-	go c.obey()
-	m.Wait()
-	fmt.Println("ended")
+	c.obey()
 	return 0
 }
 
@@ -85,7 +84,6 @@ type child struct {
 	f    *fake
 	root cid.Cid
 	m    *Mounted
-	once sync.Once
 }
 
 func (c *child) obey() {
@@ -120,12 +118,20 @@ func (c *child) do(verb string, args []string) any {
 		c.f.addBody(must(cid.Decode(args[0])), args[1])
 	case "unlink":
 		c.f.dropBody(must(cid.Decode(args[0])))
+	case "wait":
+		c.m.Wait()
+	case "goroutines":
+		return runtime.NumGoroutine()
 	case "rss":
 		return rssAnon()
 	case "unmount":
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
-		if err := c.m.Unmount(ctx, UnmountOptions{Force: len(args) > 0}); err != nil {
+		if err := c.m.Unmount(ctx); err != nil {
+			return err
+		}
+	case "detach":
+		if err := c.m.Detach(context.Background()); err != nil {
 			return err
 		}
 	}
@@ -346,4 +352,10 @@ func ends(tb testing.TB, cmd *exec.Cmd) error {
 		tb.Fatalf("%v does not end", cmd.Args)
 		return nil
 	}
+}
+
+// lockThread binds the goroutine to its thread and returns the thread's ID.
+func lockThread() int {
+	runtime.LockOSThread()
+	return syscall.Gettid()
 }

@@ -30,9 +30,6 @@ const (
 
 	unmountRetry = 50 * time.Millisecond
 	unmountTries = 20
-
-	// detachPatience is how long a forced unmount waits for the programs in it to be done.
-	detachPatience = time.Second
 )
 
 // Mounted is a mount that this process serves.
@@ -175,45 +172,34 @@ func (m *Mounted) Dir() string { return m.dir }
 // Wait returns when the mount has ended, whoever ended it.
 func (m *Mounted) Wait() { <-m.gone }
 
-// UnmountOptions says how hard to try.
-type UnmountOptions struct {
-	// Force takes a busy mount out of the directory tree; programs that still use it keep what they have open
-	// and are served until they are done.
-	Force bool
-}
-
 // Unmount ends the mount. Reads that wait for blocks fail at once. A mount in use otherwise is tried again for a
-// second and then, without Force, stays and answers as before; the error is ErrBusy.
-func (m *Mounted) Unmount(ctx context.Context, o UnmountOptions) error {
+// second and then stays and answers as before; the error is ErrBusy.
+func (m *Mounted) Unmount(ctx context.Context) error {
+	m.tree.shutdown()
+	if err := unmount(ctx, m.dir, false); err != nil {
+		m.tree.resume()
+		return err
+	}
 	select {
 	case <-m.gone:
 		return nil
-	default:
-	}
-	m.tree.shutdown()
-	err := unmount(ctx, m.dir, o)
-	if err != nil || o.Force {
-		m.tree.resume()
-	}
-	if err != nil {
-		return err
-	}
-	var patience <-chan time.Time
-	if o.Force {
-		patience = time.After(detachPatience)
-	}
-	select {
-	case <-m.gone:
-	case <-patience:
-		m.tree.log.Warn("detached, and served on for the programs that use it still", "path", m.dir)
 	case <-ctx.Done():
 		return fmt.Errorf("unmount %s: wait for its end: %w", m.dir, ctx.Err())
 	}
-	return nil
 }
 
-// Unmount ends a mount of ours that another process serves, or that nobody serves any more.
-func Unmount(ctx context.Context, dir string, o UnmountOptions) error {
+// Detach ends the mount even where it is busy: it leaves the directory tree, and programs that still use it keep what
+// they have open and are served until they are done. Wait waits for them.
+func (m *Mounted) Detach(ctx context.Context) error {
+	m.tree.shutdown()
+	err := unmount(ctx, m.dir, true)
+	m.tree.resume()
+	return err
+}
+
+// Unmount ends a mount of ours that another process serves, or that nobody serves any more. With force a busy one is
+// detached: see Mounted.Detach.
+func Unmount(ctx context.Context, dir string, force bool) error {
 	name, err := resolveDir(dir)
 	if err != nil {
 		return err
@@ -225,11 +211,11 @@ func Unmount(ctx context.Context, dir string, o UnmountOptions) error {
 	if !ok || !m.ours() {
 		return fmt.Errorf("unmount %s: %w", dir, ErrNotMounted)
 	}
-	return unmount(ctx, name, UnmountOptions{Force: o.Force || dead(name)})
+	return unmount(ctx, name, force || dead(name))
 }
 
 // unmount tries until it works, the mount proves busy, or ctx ends.
-func unmount(ctx context.Context, dir string, o UnmountOptions) error {
+func unmount(ctx context.Context, dir string, force bool) error {
 	retry := time.NewTicker(unmountRetry)
 	defer retry.Stop()
 	for try := 1; ; try++ {
@@ -240,7 +226,7 @@ func unmount(ctx context.Context, dir string, o UnmountOptions) error {
 		if !errors.Is(err, syscall.EBUSY) {
 			return fmt.Errorf("unmount %s: %w", dir, err)
 		}
-		if o.Force && try >= 2 {
+		if force && try >= 2 {
 			return ignoreGone(detach(ctx, dir, true))
 		}
 		if try == unmountTries {

@@ -2,7 +2,6 @@ package fs
 
 import (
 	"context"
-	"os"
 	"time"
 
 	"github.com/ipfs/boxo/ipld/merkledag"
@@ -52,15 +51,4 @@ var trees = map[string]func(builder) cid.Cid{
 		b.must(b.f.Add(context.Background(), n))
 		return n.Cid()
 	},
-}
-
-func (b builder) twin(name string) cid.Cid { return trees[name](b) }
-
-// executable is a program that runs from anywhere.
-func executable() string {
-	path, err := os.Executable()
-	if err != nil {
-		panic(err)
-	}
-	return path
 }

@@ -64,7 +64,7 @@ func (w *walks) get(dir *node) *walk {
 	defer w.mu.Unlock()
 	w.clock++
 	k := w.dirs[dir.id]
-	if k == nil {
+	if k == nil || k.ctx.Err() != nil {
 		k = &walk{node: dir}
 		k.ctx, k.stop = context.WithCancel(w.tree.serving.Load().Context)
 		w.dirs[dir.id] = k
@@ -116,7 +116,9 @@ func (w *walks) observe(k *walk, name string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.state != loaded {
-		k.opened = append(k.opened, name)
+		if len(k.opened) < mostFiles {
+			k.opened = append(k.opened, name)
+		}
 		if k.state == notLoaded && len(k.opened) >= 2 {
 			w.loadLocked(k, 0)
 		}
