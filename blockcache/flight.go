@@ -13,11 +13,11 @@ import (
 
 // flights are the fetches in progress, one a block.
 type flights struct {
-	origin  Origin
-	grace   time.Duration
-	base    context.Context
-	tasks   *sync.WaitGroup
-	mem     *memory
+	origin Origin
+	grace  time.Duration
+	base   context.Context
+	tasks  *sync.WaitGroup
+	mem    *memory
 
 	begun, failed atomic.Int64
 

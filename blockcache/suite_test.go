@@ -103,9 +103,9 @@ func testInline(t *testing.T, s tier) {
 	ident := sumCID(t, cid.Raw, mh.IDENTITY, []byte("carried in the CID"))
 	long := sumCID(t, cid.Raw, mh.IDENTITY, bytes.Repeat([]byte("x"), 1000))
 	for c, data := range map[cid.Cid][]byte{
-		ident: []byte("carried in the CID"),
-		long:  bytes.Repeat([]byte("x"), 1000),
-		sumCID(t, cid.Raw, mh.SHA2_256, nil):         {},
+		ident:                                []byte("carried in the CID"),
+		long:                                 bytes.Repeat([]byte("x"), 1000),
+		sumCID(t, cid.Raw, mh.SHA2_256, nil): {},
 		sumCID(t, cid.DagProtobuf, mh.SHA2_256, nil): {},
 		sumCID(t, cid.Raw, mh.BLAKE3, nil):           {},
 	} {
