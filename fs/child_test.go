@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"runtime/pprof"
 	"strconv"
 	"strings"
 	"sync"
@@ -122,6 +123,11 @@ func (c *child) do(verb string, args []string) any {
 		c.m.Wait()
 	case "goroutines":
 		return runtime.NumGoroutine()
+	case "profile":
+		f := must(os.Create(args[0]))
+		must(0, pprof.StartCPUProfile(f))
+	case "profiled":
+		pprof.StopCPUProfile()
 	case "rss":
 		return rssAnon()
 	case "unmount":

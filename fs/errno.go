@@ -19,6 +19,7 @@ var (
 	ErrBusy        = errors.New("mount is busy")
 	ErrInterrupted = errors.New("interrupted")
 	ErrNoAttribute = errors.New("no such attribute")
+	ErrUnsupported = errors.New("not supported")
 	ErrNotMounted  = errors.New("not a holdfast mount")
 
 	errShutdown = errors.New("mount is ending")
@@ -60,6 +61,7 @@ var errnos = []struct {
 	{ErrFull, syscall.ENOSPC},
 	{ErrBusy, syscall.EBUSY},
 	{ErrNoAttribute, syscall.ENODATA},
+	{ErrUnsupported, syscall.EOPNOTSUPP},
 }
 
 // toErrno decides which errno an error is to the kernel: the only place that does. A lost block is never "no such

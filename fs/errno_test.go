@@ -35,6 +35,7 @@ func TestErrno(t *testing.T) {
 		{ErrFull, syscall.ENOSPC, true},
 		{ErrBusy, syscall.EBUSY, true},
 		{ErrNoAttribute, syscall.ENODATA, true},
+		{ErrUnsupported, syscall.EOPNOTSUPP, true},
 		{unixfs.ErrUnsupported, syscall.EIO, false},
 		{io.ErrUnexpectedEOF, syscall.EIO, false},
 		{errors.New("anything"), syscall.EIO, false},

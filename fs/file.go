@@ -134,19 +134,23 @@ func (o *opened) share() bool {
 	return true
 }
 
-// file loads the file behind a node.
+// file gives the file behind a node. Its root is looked at once.
 func (t *tree) file(ctx context.Context, n *node) (*unixfs.File, error) {
 	if n.parent == nil {
 		if err := t.learnFileRoot(ctx); err != nil {
 			return nil, err
 		}
 	}
-	un, err := t.reader.Node(ctx, n.cid, n.dataset(t.cfg.Root))
-	if err != nil {
-		return nil, err
-	}
-	if un.Kind != unixfs.KindFile || un.Bytes != n.bytes {
-		return nil, fmt.Errorf("open %s: %w: its directory says %d bytes, it has %d", n.cid, ErrCorrupt, n.bytes, un.Bytes)
+	un := &unixfs.Node{CID: n.cid, Dataset: n.dataset(t.cfg.Root), Kind: unixfs.KindFile, Bytes: n.bytes}
+	if !n.checked.Load() {
+		found, err := t.reader.Node(ctx, n.cid, un.Dataset)
+		if err != nil {
+			return nil, err
+		}
+		if found.Kind != unixfs.KindFile || found.Bytes != n.bytes {
+			return nil, fmt.Errorf("open %s: %w: its directory says %d bytes, it has %d", n.cid, ErrCorrupt, n.bytes, found.Bytes)
+		}
+		n.checked.Store(true)
 	}
 	return t.reader.Open(un)
 }

@@ -116,7 +116,7 @@ func serve(dir string, t *tree, fd int) (*Mounted, error) {
 	}
 	server, err := fuse.NewServer(t, "/dev/fd/"+strconv.Itoa(fd), &fuse.MountOptions{
 		MaxWrite: maxRequest, MaxBackground: maxBackground, EnableSymlinkCaching: true,
-		ExplicitDataCacheControl: true, DisableSplice: true, EnableAcl: true,
+		ExplicitDataCacheControl: true, DisableSplice: true,
 		Logger: log.New(goFuseLog{t.log}, "", 0), PanicHandler: t.panicked,
 	})
 	if err != nil {

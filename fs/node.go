@@ -43,7 +43,8 @@ type node struct {
 	bytes  uint64
 	target string
 
-	lookups uint64 // references of the kernel; guarded by table.mu
+	lookups uint64      // references of the kernel; guarded by table.mu
+	checked atomic.Bool // a file whose length was found to be what its directory says
 	opened  atomic.Pointer[opened]
 }
 

@@ -3,11 +3,11 @@ package fs
 import (
 	"context"
 	"fmt"
+	"strings"
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"github.com/holdfastfs/holdfast/fs/unixfs"
-	"github.com/ipfs/go-cid"
 )
 
 // xattrCID is the extended attribute that tells a node's CID.
@@ -125,17 +125,22 @@ func (t *tree) Readlink(_ <-chan struct{}, header *fuse.InHeader) ([]byte, fuse.
 // Access is left to the kernel, which knows the modes; it stops asking.
 func (t *tree) Access(<-chan struct{}, *fuse.AccessIn) fuse.Status { return fuse.ENOSYS }
 
-// GetXAttr tells the CID and nothing else.
+// GetXAttr tells the CID and nothing else. There are none but user attributes: ls, which asks for security labels and
+// access lists of every file, believes that for the whole mount once it was told.
 func (t *tree) GetXAttr(_ <-chan struct{}, header *fuse.InHeader, attr string, dest []byte) (uint32, fuse.Status) {
 	n := t.table.get(header.NodeId)
 	if n == nil {
 		return 0, fuse.Status(syscall.ESTALE)
 	}
-	if attr != xattrCID || !n.cid.Defined() {
-		errno, _ := toErrno(ErrNoAttribute)
-		return 0, fuse.Status(errno)
+	if attr == xattrCID && n.cid.Defined() {
+		return fill(dest, n.cid.String())
 	}
-	return fill(dest, n.cid.String())
+	err := ErrUnsupported
+	if strings.HasPrefix(attr, "user.") {
+		err = ErrNoAttribute
+	}
+	errno, _ := toErrno(err)
+	return 0, fuse.Status(errno)
 }
 
 // ListXAttr lists the CID's attribute.
@@ -166,6 +171,3 @@ func (t *tree) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) 
 		Bsize: unit, Frsize: unit, NameLen: 255}
 	return fuse.OK
 }
-
-// want names a whole file or directory by its root.
-func (t *tree) want(c, dataset cid.Cid) unixfs.Want { return unixfs.Want{CID: c, Dataset: dataset} }

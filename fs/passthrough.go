@@ -9,6 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// bodyBytes is the length from which files have bodies.
+const bodyBytes = 4 << 20
+
 // backer registers files with the kernel; *fuse.Server is one.
 type backer interface {
 	RegisterBackingFd(*fuse.BackingMap) (int32, syscall.Errno)
@@ -43,7 +46,7 @@ func (p *passthrough) probe(b backer, log *slog.Logger) {
 
 // register gives the kernel the body of a file and returns its number, 0 where there is none.
 func (p *passthrough) register(t *tree, n *node) int32 {
-	if !p.on.Load() {
+	if n.bytes < bodyBytes || !p.on.Load() {
 		return 0
 	}
 	body, ok := t.cfg.Blocks.Body(n.cid)
