@@ -50,14 +50,14 @@ func (s *sequence) observe(off, n uint64) (from, to uint64) {
 
 // advance moves the window for a reader that has everything up to the end of run.
 func (s *sequence) advance(run span) (from, to uint64) {
-	if s.ahead < run.to || s.ahead > run.to+s.max {
+	switch {
+	case s.window == 0 || run.from > s.ahead || s.ahead > run.to+2*s.max:
 		// Nothing is ahead of this reader: it just began, or jumped.
-		s.ahead = run.to
-		s.window = max(min(s.window, s.max)/2, min(firstWindow, s.max))
-	} else if s.ahead-run.to > s.window/2 {
+		s.ahead, s.window = run.to, min(firstWindow, s.max)
+	case s.ahead > run.to && s.ahead-run.to > s.window/2:
 		return 0, 0
-	} else {
-		s.window = min(2*s.window, s.max)
+	default:
+		s.ahead, s.window = max(s.ahead, run.to), min(2*s.window, s.max)
 	}
 	from = s.ahead
 	to = min(run.to+s.window, s.size)

@@ -2,6 +2,7 @@ package fs
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/ipfs/boxo/ipld/merkledag"
@@ -36,8 +37,8 @@ var trees = map[string]func(builder) cid.Cid{
 	"files": func(b builder) cid.Cid { return b.numbered(10_000, 10<<10).Cid() },
 	"source": func(b builder) cid.Cid {
 		top := map[string]ipld.Node{}
-		for _, d := range []string{"a", "b", "c", "d", "e", "f", "g", "h"} {
-			top[d] = b.numbered(20, 3000)
+		for i := range 16 {
+			top[fmt.Sprintf("dir%02d", i)] = b.numbered(20, 3000+i)
 		}
 		return b.dir(top).Cid()
 	},
