@@ -9,6 +9,9 @@ const (
 	// spansKept is how many separate ranges a reader may have under way before the oldest is forgotten. The kernel
 	// sends its own readahead as several requests at once, which arrive in any order.
 	spansKept = 16
+
+	// slack is how large a hole in a range may be: pages that the kernel has are not read again.
+	slack = 64 << 10
 )
 
 // span is a range of bytes that was read.
@@ -31,11 +34,11 @@ func (s *sequence) observe(off, n uint64) (from, to uint64) {
 	forward := false
 	keep := s.spans[:0]
 	for _, old := range s.spans {
-		if old.to < run.from || old.from > run.to {
+		if old.to+slack < run.from || old.from > run.to {
 			keep = append(keep, old)
 			continue
 		}
-		forward = forward || old.to == run.from || old.to > off && old.to < off+n
+		forward = forward || off >= old.from && off+n > old.to
 		run = span{min(run.from, old.from), max(run.to, old.to)}
 	}
 	s.spans = append(keep, run)
