@@ -252,3 +252,12 @@ func (o *onlyRoot) Get(ctx context.Context, w Want) (blocks.Block, error) {
 	}
 	return o.memBlocks.Get(ctx, w)
 }
+
+var dirData = &pb.Data{Type: pb.Data_Directory.Enum()}
+
+// plainBlocks is a Blocks that does nothing but answer.
+type plainBlocks struct{ m map[cid.Cid]blocks.Block }
+
+func (p plainBlocks) Get(_ context.Context, w Want) (blocks.Block, error)   { return p.m[w.CID], nil }
+func (p plainBlocks) Local(_ context.Context, w Want) (blocks.Block, error) { return p.m[w.CID], nil }
+func (p plainBlocks) Prefetch(context.Context, []Want)                      {}

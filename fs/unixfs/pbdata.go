@@ -48,9 +48,7 @@ func decodeFS(b []byte, links int) (fsData, error) {
 		case protowire.VarintType:
 			v, _ := protowire.ConsumeVarint(val)
 			if field == 1 {
-				if _, known := pb.Data_DataType_name[int32(v)]; known {
-					d.kind, hasType = pb.Data_DataType(int32(v)), true
-				}
+				d.kind, hasType = pb.Data_DataType(int32(v)), true
 				continue
 			}
 			err = d.setNumber(field, v, links)
