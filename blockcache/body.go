@@ -83,6 +83,13 @@ func (b *body) settle(off, n uint64, ok bool) {
 	}
 }
 
+// hold keeps the body from being removed, or ends that.
+func (b *body) hold(n int) {
+	b.mu.Lock()
+	b.busy += n
+	b.mu.Unlock()
+}
+
 // lost takes a leaf out of the body and returns how many bytes that were.
 func (b *body) lost(off, n uint64) uint64 {
 	b.mu.Lock()

@@ -178,7 +178,9 @@ func (s *Store) fill(ctx context.Context, w Want, b blocks.Block) {
 	if !s.lacks(w, b) {
 		return
 	}
-	err := s.putPart(context.WithoutCancel(ctx), []Entry{{Block: b, Place: w.Place}})
+	h := &held{}
+	defer h.release()
+	err := s.putPart(context.WithoutCancel(ctx), []Entry{{Block: b, Place: w.Place}}, h)
 	if err != nil {
 		s.log.Debug("could not copy a block into its body", "cid", w.CID, "err", err)
 	}

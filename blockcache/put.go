@@ -22,6 +22,8 @@ func (s *Store) Put(ctx context.Context, es []Entry) error {
 		return err
 	}
 	defer s.exit()
+	h := &held{}
+	defer h.release()
 	for len(es) > 0 {
 		n, size := 0, 0
 		for n < len(es) && n < maxPart && (n == 0 || size < maxAppend) {
@@ -31,9 +33,9 @@ func (s *Store) Put(ctx context.Context, es []Entry) error {
 			size += len(es[n].Block.RawData())
 			n++
 		}
-		err := s.putPart(ctx, es[:n])
+		err := s.putPart(ctx, es[:n], h)
 		if errors.Is(err, ErrFull) && s.makeRoom(ctx, int64(size), true) == nil {
-			err = s.putPart(ctx, es[:n]) // the file system was fuller than we knew
+			err = s.putPart(ctx, es[:n], h) // the file system was fuller than we knew
 		}
 		if err != nil {
 			return fmt.Errorf("put: %w", err)
@@ -60,7 +62,22 @@ type plan struct {
 	room   int64 // bytes reserved
 }
 
-func (s *Store) putPart(ctx context.Context, es []Entry) error {
+// held keeps files from eviction while a Put that wrote to them goes on.
+type held struct {
+	bodies []*body
+	packs  []func()
+}
+
+func (h *held) release() {
+	for _, b := range h.bodies {
+		b.hold(-1)
+	}
+	for _, done := range h.packs {
+		done()
+	}
+}
+
+func (s *Store) putPart(ctx context.Context, es []Entry, h *held) error {
 	p, err := s.plan(ctx, es)
 	if err != nil {
 		return err
@@ -72,11 +89,17 @@ func (s *Store) putPart(ctx context.Context, es []Entry) error {
 		p.settle(false)
 		return err
 	}
+	for _, it := range p.leaves {
+		if n := len(h.bodies); n == 0 || h.bodies[n-1] != it.body {
+			it.body.hold(1)
+			h.bodies = append(h.bodies, it.body)
+		}
+	}
 	if err := s.putLeaves(ctx, p); err != nil {
 		s.used.Add(-p.room)
 		return err
 	}
-	return s.putLoose(ctx, p.loose)
+	return s.putLoose(ctx, p.loose, h)
 }
 
 // plan finds out where each block goes and claims places in bodies.
@@ -177,7 +200,7 @@ func (s *Store) putLeaves(ctx context.Context, p *plan) error {
 }
 
 // putLoose appends blocks, whose room is reserved, to a pack and indexes them.
-func (s *Store) putLoose(ctx context.Context, its []item) error {
+func (s *Store) putLoose(ctx context.Context, its []item, h *held) error {
 	if len(its) == 0 {
 		return nil
 	}
@@ -189,7 +212,7 @@ func (s *Store) putLoose(ctx context.Context, its []item) error {
 	if err != nil {
 		return err
 	}
-	defer done()
+	h.packs = append(h.packs, done)
 	changes := make([]change, len(its))
 	for i, it := range its {
 		changes[i] = change{key: it.key, add: []place{ps[i]}}
