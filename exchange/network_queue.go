@@ -133,16 +133,23 @@ func (q *replyQueue) take() *reply {
 	return r
 }
 
-// close refuses further replies and ends those that wait.
-func (q *replyQueue) close() {
+// fail ends the replies that wait.
+func (q *replyQueue) fail(err error) {
 	q.mu.Lock()
-	q.closed = true
 	left := q.replies
 	q.replies = nil
 	q.mu.Unlock()
 	for _, r := range left {
-		r.done(errNotConnected)
+		r.done(err)
 	}
+}
+
+// close refuses further replies and ends those that wait.
+func (q *replyQueue) close() {
+	q.mu.Lock()
+	q.closed = true
+	q.mu.Unlock()
+	q.fail(errNotConnected)
 }
 
 // wake leaves one signal in a channel of one place.

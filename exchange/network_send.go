@@ -86,7 +86,11 @@ func (r *remote) sendReplies() {
 		case <-r.replies.wake:
 		}
 		for m := r.replies.take(); m != nil; m = r.replies.take() {
-			m.done(l.sendReply(m))
+			err := l.sendReply(m)
+			m.done(err)
+			if err != nil {
+				r.replies.fail(err)
+			}
 		}
 	}
 }
@@ -100,7 +104,8 @@ func (l *lane) sendReply(m *reply) error {
 	return l.send(&m.message)
 }
 
-// send writes a message, on a new stream when the old one fails, a bounded number of times.
+// send writes a message, on a new stream when the old one fails, a bounded number of times. A peer
+// that takes nothing is not tried again: it had its time.
 func (l *lane) send(m *message) error {
 	var err error
 	for attempt := range sendAttempts {
@@ -111,7 +116,7 @@ func (l *lane) send(m *message) error {
 			return nil
 		}
 		l.drop()
-		if l.r.ctx.Err() != nil {
+		if l.r.ctx.Err() != nil || isTimeout(err) {
 			return err
 		}
 	}

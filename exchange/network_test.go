@@ -204,7 +204,12 @@ func newTestHost(t testing.TB) host.Host {
 // startNode runs a network and a server on a host until the test ends.
 func startNode(t testing.TB, h host.Host, nc NetworkConfig, sc ServeConfig) *testNode {
 	t.Helper()
-	n := &testNode{host: h, store: newTestStore(), told: newRecorder()}
+	return startNodeWith(t, h, nc, sc, newRecorder())
+}
+
+func startNodeWith(t testing.TB, h host.Host, nc NetworkConfig, sc ServeConfig, told *recorder) *testNode {
+	t.Helper()
+	n := &testNode{host: h, store: newTestStore(), told: told}
 	if sc.Store == nil {
 		sc.Store = n.store
 	}

@@ -140,12 +140,17 @@ func (f *frameReader) extend() error {
 
 // failed says why a message that had begun did not end.
 func (f *frameReader) failed(err error) error {
-	var timeout interface{ Timeout() bool }
 	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+	case isTimeout(err):
 		return fmt.Errorf("read message: %w", errSlow)
 	case errors.Is(err, io.EOF):
 		return fmt.Errorf("read message: %w", io.ErrUnexpectedEOF)
 	}
 	return fmt.Errorf("read message: %w", err)
+}
+
+// isTimeout reports whether a deadline of ours is why reading or writing failed.
+func isTimeout(err error) bool {
+	var t interface{ Timeout() bool }
+	return errors.Is(err, os.ErrDeadlineExceeded) || errors.As(err, &t) && t.Timeout()
 }
