@@ -241,7 +241,7 @@ func (s *session) ring(m *machine) {
 // seekAgain gives every peer another chance at the wants that nobody has, and searches for more.
 func (m *machine) seekAgain(s *session) {
 	m.search(s, s.key)
-	for n := min(s.seeking.n, m.limits.PeerWants); n > 0; n-- {
+	for n := min(s.seeking.n, m.limits.PeerWants); n > 0 && s.seeking.n > 0; n-- {
 		w := s.seeking.head
 		w.tried = nil
 		if n <= 4 {

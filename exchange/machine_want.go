@@ -90,7 +90,8 @@ func (m *machine) enqueue(w *want) {
 // seek asks connected peers whether they have a block, and searches for providers if none is left to
 // be asked. It ends in wantSeeking, or in wantAsked if only a peer that never says have is left.
 func (m *machine) seek(w *want) {
-	if w.session.seeking.n == 0 {
+	if !w.sought {
+		w.sought = true
 		m.hasten(w.session)
 	}
 	w.state = wantSeeking

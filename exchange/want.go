@@ -37,6 +37,7 @@ type want struct {
 	session *session
 	state   wantState
 	bulk    bool // part of a download: readers go first
+	sought  bool // it was in wantSeeking before
 	intents []intentID
 	asks    []*ask // what stands on the want lists that peers keep of ours
 	block   blocks.Block

@@ -1,0 +1,325 @@
+package exchange
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	blocks "github.com/ipfs/go-block-format"
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
+// tightLimits are small, so that random events meet them all the time.
+var tightLimits = Limits{
+	TotalBytes: 8000, PeerBytes: 4000, PeerBytesMin: 2000, ProbeBytes: 1500,
+	PeerWants: 12, PeersPerBlock: 3, ActivePeers: 4, KnownPeers: 6, Sessions: 3, StoreBytes: 3000,
+	Dials: 2, DialsPerSession: 1, Searches: 2, SearchProviders: 4, HedgeBytes: 2000, UnaskedBytes: 5000,
+}
+
+// world gives a machine random events and checks it after each.
+type world struct {
+	testing.TB
+	random  *rand.Rand
+	m       *machine
+	lists   lists
+	blocks  []blocks.Block
+	held    map[cid.Cid]blocks.Block
+	peers   []peer.ID
+	next    intentID
+	open    map[intentID]cid.Cid
+	dials   []peer.ID
+	search  []cid.Cid
+	storing []cid.Cid
+	active  map[peer.ID]bool
+	trace   []string
+}
+
+func newWorld(t testing.TB, seed uint64) *world {
+	w := &world{
+		TB: t, random: rand.New(rand.NewPCG(seed, 1)), m: newMachine(tightLimits.withDefaults()), lists: make(lists),
+		held: make(map[cid.Cid]blocks.Block), open: make(map[intentID]cid.Cid), active: make(map[peer.ID]bool),
+	}
+	for i := range 40 {
+		b := leaf(i, 10+i*i)
+		w.blocks = append(w.blocks, b)
+		w.held[b.Cid()] = b
+	}
+	for i := range 12 {
+		w.peers = append(w.peers, peer.ID(fmt.Sprintf("peer-%d", i)))
+	}
+	return w
+}
+
+func pick[T any](r *rand.Rand, of []T) T { return of[r.IntN(len(of))] }
+
+// take takes a random element out.
+func take[T any](r *rand.Rand, of *[]T) (v T) {
+	i := r.IntN(len(*of))
+	v = (*of)[i]
+	*of = append((*of)[:i], (*of)[i+1:]...)
+	return v
+}
+
+// step gives one event.
+func (w *world) step(event any) {
+	w.m.Step(event)
+	w.after()
+}
+
+// pass lets time pass, ringing on the way.
+func (w *world) pass(d time.Duration) {
+	end := w.m.now + d
+	for at, ok := w.m.Next(); ok && at <= end; at, ok = w.m.Next() {
+		w.m.Tick(at)
+		w.after()
+	}
+	w.m.Tick(end)
+	w.after()
+}
+
+// after carries out what the machine decided, and checks it.
+func (w *world) after() {
+	w.Helper()
+	r := w.m.Ready()
+	w.lists.sent(r.sends)
+	for _, d := range r.dials {
+		w.dials = append(w.dials, d.ID)
+	}
+	w.search = append(w.search, r.searches...)
+	for _, a := range r.stores {
+		w.storing = append(w.storing, a.Block.Cid())
+	}
+	for _, res := range r.resolved {
+		for _, id := range res.intents {
+			if c, ok := w.open[id]; !ok || !c.Equals(res.block.Cid()) {
+				w.Fatalf("intent %d was resolved with a block it does not wait for", id)
+			}
+			delete(w.open, id)
+		}
+	}
+	for _, p := range r.protects {
+		if w.active[p.peer] == p.on {
+			w.Fatalf("%s was protected %v twice", p.peer, p.on)
+		}
+		w.active[p.peer] = p.on
+	}
+	if len(w.open) != len(w.m.intents) {
+		w.Fatalf("%d intents are open, %d known", len(w.open), len(w.m.intents))
+	}
+	checkMachine(w, w.m)
+	w.lists.check(w, w.m)
+}
+
+// happens lets a random event happen.
+func (w *world) happens() {
+	r := w.random
+	p := pick(r, w.peers)
+	switch n := r.IntN(100); {
+	case n < 20:
+		w.wants()
+	case n < 24 && len(w.open) > 0:
+		w.forgets()
+	case n < 28:
+		w.connects(p)
+	case n < 31:
+		delete(w.lists, p)
+		w.step(goneEvent{p})
+	case n < 32:
+		delete(w.lists, p)
+		w.step(sendFailedEvent{p})
+	case n < 33 && r.IntN(4) == 0:
+		w.step(misbehavedEvent{p})
+	case n < 65:
+		w.answers(p)
+	case n < 80 && len(w.storing) > 0:
+		w.stores()
+	case n < 84 && len(w.dials) > 0:
+		w.dialed()
+	case n < 88 && len(w.search) > 0:
+		w.finds()
+	case n < 90:
+		w.unasked(p)
+	case n < 98:
+		w.pass(time.Duration(r.IntN(300)) * time.Millisecond)
+	default:
+		w.pass(time.Duration(r.IntN(20)) * time.Second)
+	}
+}
+
+func (w *world) wants() {
+	w.next++
+	want := Want{CID: pick(w.random, w.blocks).Cid()}
+	if n := w.random.IntN(5); n > 0 {
+		want.Dataset = w.blocks[n].Cid()
+	}
+	w.open[w.next] = want.CID
+	w.step(wantEvent{w.next, want, w.random.IntN(2) == 0})
+}
+
+// forgets ends the lowest of some random intents, as map order is not repeatable.
+func (w *world) forgets() {
+	from := intentID(w.random.Uint64N(uint64(w.next)) + 1)
+	for id := from; id <= w.next; id++ {
+		if _, ok := w.open[id]; ok {
+			delete(w.open, id)
+			w.step(forgetEvent{id})
+			return
+		}
+	}
+}
+
+func (w *world) connects(p peer.ID) {
+	delete(w.lists, p)
+	if s := w.m.peers[p]; s != nil && s.connected {
+		w.step(goneEvent{p})
+		delete(w.lists, p)
+	}
+	w.step(connectedEvent{p, w.random.IntN(4) > 0})
+}
+
+// answers lets a peer say something about one of the entries on its list.
+func (w *world) answers(p peer.ID) {
+	s := w.m.peers[p]
+	if s == nil || !s.connected || len(s.asks) == 0 {
+		return
+	}
+	for _, b := range w.blocks {
+		e, ok := w.lists[p][b.Cid().KeyString()]
+		if !ok || w.random.IntN(3) > 0 {
+			continue
+		}
+		in := Incoming{}
+		switch n := w.random.IntN(4); {
+		case n == 0 && e.SendDontHave:
+			in.Presences = []Presence{{b.Cid(), false}}
+		case n == 1 && e.Kind == WantHave:
+			in.Presences = []Presence{{b.Cid(), true}}
+		case n == 2 || e.Kind == WantBlock:
+			in.Blocks = []blocks.Block{b}
+			delete(w.lists[p], b.Cid().KeyString())
+		}
+		w.step(receivedEvent{p, in})
+		return
+	}
+}
+
+func (w *world) stores() {
+	var err error
+	if w.random.IntN(10) == 0 {
+		err = errors.New("disk is full")
+	}
+	w.step(storedEvent{[]cid.Cid{take(w.random, &w.storing)}, err})
+}
+
+func (w *world) dialed() {
+	p := take(w.random, &w.dials)
+	if w.random.IntN(2) == 0 {
+		w.step(dialedEvent{p, errors.New("refused")})
+		return
+	}
+	if s := w.m.peers[p]; s != nil && !s.connected {
+		w.connects(p)
+	}
+	w.step(dialedEvent{p, nil})
+}
+
+func (w *world) finds() {
+	c := take(w.random, &w.search)
+	for range w.random.IntN(4) {
+		w.step(providersEvent{key: c, peers: []peer.AddrInfo{{ID: pick(w.random, w.peers)}}})
+	}
+	w.step(providersEvent{key: c, done: true})
+}
+
+// unasked lets a peer send what is not on its list, or say something about it.
+func (w *world) unasked(p peer.ID) {
+	b := pick(w.random, w.blocks)
+	if s := w.m.peers[p]; s == nil || s.asks[b.Cid()] != nil {
+		return
+	}
+	in := Incoming{Blocks: []blocks.Block{b}}
+	if w.random.IntN(3) == 0 {
+		in = Incoming{Presences: []Presence{{b.Cid(), w.random.IntN(2) == 0}}}
+	}
+	w.step(receivedEvent{p, in})
+}
+
+// heal lets a good peer appear, everything under way end, and time pass until nothing is wanted.
+func (w *world) heal() {
+	angel := peer.ID("angel")
+	w.step(connectedEvent{angel, true})
+	for range 1000 {
+		for len(w.dials) > 0 {
+			w.step(dialedEvent{take(w.random, &w.dials), errors.New("refused")})
+		}
+		for len(w.search) > 0 {
+			w.step(providersEvent{key: take(w.random, &w.search), done: true})
+		}
+		for len(w.storing) > 0 {
+			w.stores()
+		}
+		for _, b := range w.blocks {
+			e, ok := w.lists[angel][b.Cid().KeyString()]
+			switch {
+			case ok && e.Kind == WantHave:
+				w.step(receivedEvent{angel, Incoming{Presences: []Presence{{b.Cid(), true}}}})
+			case ok:
+				delete(w.lists[angel], b.Cid().KeyString())
+				w.step(receivedEvent{angel, Incoming{Blocks: []blocks.Block{b}}})
+			}
+		}
+		if len(w.m.wants) == 0 {
+			return
+		}
+		w.pass(time.Second)
+	}
+	w.Fatalf("%d wants are left beside a peer that has everything", len(w.m.wants))
+}
+
+// randomEvents is one life of a machine.
+func randomEvents(t *testing.T, seed uint64, events int) {
+	t.Helper()
+	defer func() {
+		if r := recover(); r != nil || t.Failed() {
+			t.Logf("seed %d", seed)
+			if r != nil {
+				panic(r)
+			}
+		}
+	}()
+	w := newWorld(t, seed)
+	for range events {
+		w.happens()
+	}
+	w.heal()
+	w.pass(3 * time.Minute)
+	checkIdle(t, w.m)
+}
+
+// TestRandomEvents lives many lives. A failure prints its seed.
+func TestRandomEvents(t *testing.T) {
+	for seed := range uint64(randomSeeds) {
+		randomEvents(t, seed, 400)
+		if t.Failed() {
+			return
+		}
+	}
+	t.Logf("seeds 0 to %d", randomSeeds-1)
+}
+
+// TestMachineRepeatsItself: the same events lead to the same decisions.
+func TestMachineRepeatsItself(t *testing.T) {
+	record := func() string {
+		w := newWorld(t, 7)
+		for range 2000 {
+			w.happens()
+		}
+		return fmt.Sprint(w.m.figures(), w.m.seq, w.m.now, w.lists)
+	}
+	if a, b := record(), record(); a != b {
+		t.Errorf("first %s\nthen %s", a, b)
+	}
+}

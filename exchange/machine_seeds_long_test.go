@@ -1,0 +1,6 @@
+//go:build long
+
+package exchange
+
+// randomSeeds is how many lives TestRandomEvents lives.
+const randomSeeds = 10_000
