@@ -32,7 +32,8 @@ type walk struct {
 	aside   []Want
 	seen    map[[2]uint64]struct{} // inner nodes that were taken
 	seeds   [2]maphash.Seed
-	under   int // wants under way
+	under   int    // wants under way
+	watch   func() // for tests: called after every outcome
 
 	checks   chan step
 	outcomes chan outcome // has room for all that is under way, so that nobody blocks on it
@@ -107,6 +108,9 @@ func (w *walk) drive(ctx context.Context) error {
 		case o := <-w.outcomes:
 			if err := w.took(o); err != nil {
 				return err
+			}
+			if w.watch != nil {
+				w.watch()
 			}
 		case <-ctx.Done():
 			return context.Cause(ctx)
