@@ -18,6 +18,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/ipfs/go-cid"
 	"golang.org/x/sys/unix"
@@ -123,6 +124,8 @@ func (c *child) do(verb string, args []string) any {
 		c.m.Wait()
 	case "goroutines":
 		return runtime.NumGoroutine()
+	case "panic":
+		c.f.panics.Store(args[0] == "on")
 	case "profile":
 		f := must(os.Create(args[0]))
 		must(0, pprof.StartCPUProfile(f))
@@ -292,6 +295,12 @@ func (s *served) tell(words ...string) string {
 	return strings.TrimSpace(line)
 }
 
+// says waits until the child's log says something; the log comes through a pipe, behind the deeds.
+func (s *served) says(what string) {
+	s.tb.Helper()
+	eventually(s.tb, "the log says "+what, func() bool { return strings.Contains(s.log.String(), what) })
+}
+
 func (s *served) stats() (st Stats) {
 	s.tb.Helper()
 	if err := json.Unmarshal([]byte(s.tell("stats")), &st); err != nil {
@@ -365,3 +374,5 @@ func lockThread() int {
 	runtime.LockOSThread()
 	return syscall.Gettid()
 }
+
+func ptr(b *byte) unsafe.Pointer { return unsafe.Pointer(b) }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/holdfastfs/holdfast/fs/unixfs"
@@ -27,7 +28,7 @@ type fake struct {
 	ahead   map[string]int // how often it was asked for ahead
 	flights map[string]chan struct{}
 	waiting int // Gets that wait
-	work    sync.WaitGroup
+	panics  atomic.Bool
 }
 
 func newFake() *fake {
@@ -102,6 +103,9 @@ func (f *fake) Local(_ context.Context, w unixfs.Want) (blocks.Block, error) {
 }
 
 func (f *fake) Get(ctx context.Context, w unixfs.Want) (blocks.Block, error) {
+	if f.panics.Load() {
+		panic("a fault in the blocks")
+	}
 	if b, err := f.Local(ctx, w); err == nil {
 		return b, nil
 	}

@@ -42,6 +42,16 @@ var trees = map[string]func(builder) cid.Cid{
 		}
 		return b.dir(top).Cid()
 	},
+	"seek": func(b builder) cid.Cid {
+		return b.dir(map[string]ipld.Node{"plain": b.numbered(1000, 10), "hamt": b.numbered(6000, 10)}).Cid()
+	},
+	"metas": func(b builder) cid.Cid {
+		children := map[string]ipld.Node{}
+		for i := range 50 {
+			children[fmt.Sprintf("f%02d", i)] = b.withMeta([]byte(fmt.Sprint(i)), 0o640, someTime)
+		}
+		return b.dir(children).Cid()
+	},
 	"lie": func(b builder) cid.Cid {
 		good := b.dir(map[string]ipld.Node{"liar": b.file(random(1000, 9))}).(*merkledag.ProtoNode)
 		n := merkledag.NodeWithData(good.Data())
