@@ -29,6 +29,7 @@ type bench struct {
 	swarm    *swarm.Swarm
 	raw      *rawStream
 	watch    *watch
+	ballast  ballast
 	share    fixtures
 
 	mu       sync.Mutex // guards what follows
@@ -46,6 +47,8 @@ func measure(ctx context.Context, opt options, progress io.Writer) ([]result, er
 		return nil, fmt.Errorf("choose %s: %w", opt.dir, err)
 	}
 	b := &bench{ctx: ctx, opt: opt, progress: progress, watch: newWatch(opt.profile)}
+	b.ballast = newBallast(2*opt.size + 1<<30) // two copies in page caches, and the rest
+	defer b.ballast.release()
 	defer b.clean()
 	b.Cleanup(b.watch.stop)
 	if err := b.guarded(func() { b.swarm = swarm.New(b) }); err != nil {
@@ -116,7 +119,7 @@ func (b *bench) once(res *result, run int) {
 			if o.half == nil {
 				continue
 			}
-			b.quiet()
+			b.quiet(r.fills)
 			s := o.half(b)
 			o.to.work += s.work
 			o.to.took += s.took
@@ -165,13 +168,18 @@ func (b *bench) abortMounts() {
 	}
 }
 
-// quiet writes out dirty pages, so that no half pays for what was before it.
-func (b *bench) quiet() {
+// quiet writes out dirty pages and collects what memory a half will fill, so
+// that it does not pay for what was before it.
+func (b *bench) quiet(fills bool) {
 	if err := b.ctx.Err(); err != nil {
 		b.Fatalf("%w", err)
 	}
-	unix.Sync()
 	runtime.GC()
+	if fills {
+		b.ballast.hold()
+	}
+	unix.Sync()
+	b.ballast.release()
 }
 
 // dropCaches empties the page, dentry and inode caches.

@@ -163,6 +163,28 @@ func TestRSSAnon(t *testing.T) {
 	}
 }
 
+func TestBallast(t *testing.T) {
+	if l := newBallast(1 << 20); l.bytes != 0 && l.bytes != 1<<20 {
+		t.Errorf("ballast of %d bytes", l.bytes)
+	}
+	l := ballast{bytes: 8 << 20}
+	l.hold()
+	if len(l.held) != 8<<20 {
+		t.Fatalf("holds %d bytes", len(l.held))
+	}
+	if rss, err := rssAnon(os.Getpid()); err != nil || rss < 8<<20 {
+		t.Errorf("resident: %d, %v", rss, err)
+	}
+	l.release()
+	l.release()
+	if l.held != nil {
+		t.Error("still held")
+	}
+	if free, err := memFree(); err != nil || free <= 0 {
+		t.Errorf("free: %d, %v", free, err)
+	}
+}
+
 func TestWatchKeepsThePeak(t *testing.T) {
 	w := newWatch("")
 	w.during("a row")

@@ -95,6 +95,8 @@ type row struct {
 	// rounds is how often a run repeats each half, for halves that are short; 0
 	// means once.
 	rounds int
+	// fills is set where a half fills page caches with new data.
+	fills bool
 	// oursFirst is set where the reference depends on what ours has left.
 	oursFirst bool
 	// note adds a word about the result; nil: nothing.

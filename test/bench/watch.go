@@ -163,9 +163,14 @@ func rssAnon(pid int) (int64, error) {
 func parseRSSAnon(status string) (int64, error) {
 	for line := range strings.Lines(status) {
 		if rest, ok := strings.CutPrefix(line, "RssAnon:"); ok {
-			kib, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB")), 10, 64)
-			return kib << 10, err
+			return parseKiB(rest)
 		}
 	}
 	return 0, fmt.Errorf("no RssAnon in the process's status")
+}
+
+// parseKiB reads a figure of /proc, as "  12 kB", into bytes.
+func parseKiB(s string) (int64, error) {
+	kib, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(s), "kB")), 10, 64)
+	return kib << 10, err
 }
