@@ -152,9 +152,10 @@ func (c *Client) Mount(ctx context.Context, req MountRequest) (Mount, error) {
 	return call[Mount](ctx, c, "POST", "/v1/mounts", nil, req)
 }
 
-// Unmount ends a mount of the node.
-func (c *Client) Unmount(ctx context.Context, dir string) error {
-	_, err := call[struct{}](ctx, c, "DELETE", "/v1/mounts", url.Values{"dir": {dir}}, nil)
+// Unmount ends a mount of the node, or one that a dead node left; force also if it is in use.
+func (c *Client) Unmount(ctx context.Context, dir string, force bool) error {
+	query := url.Values{"dir": {dir}, "force": {strconv.FormatBool(force)}}
+	_, err := call[struct{}](ctx, c, "DELETE", "/v1/mounts", query, nil)
 	return err
 }
 

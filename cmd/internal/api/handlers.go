@@ -70,7 +70,7 @@ func (s *Server) mount(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) unmount(w http.ResponseWriter, r *http.Request) error {
-	return answer(w, struct{}{}, s.node.Unmount(r.Context(), r.URL.Query().Get("dir")))
+	return answer(w, struct{}{}, s.node.Unmount(r.Context(), r.URL.Query().Get("dir"), r.URL.Query().Get("force") == "true"))
 }
 
 func (s *Server) waitUnmounted(w http.ResponseWriter, r *http.Request) error {
@@ -129,7 +129,7 @@ func (s *Server) pin(w http.ResponseWriter, r *http.Request) error {
 	lines := startEvents(w)
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
-	pin, err := s.node.Pin(ctx, read.CID, read, func(p Progress) {
+	pin, err := s.node.Pin(ctx, read, func(p Progress) {
 		if lines.send(event{Progress: &p}) != nil {
 			cancel()
 		}

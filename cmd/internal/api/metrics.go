@@ -41,7 +41,7 @@ var figures = []figure{
 	{"exchange_sent_blocks_total", "blocks sent to peers", true, func(s Status) float64 { return float64(s.Exchange.BlocksOut) }},
 	{"exchange_received_bytes_total", "bytes of blocks received from peers", true, func(s Status) float64 { return float64(s.Exchange.BytesIn) }},
 	{"exchange_sent_bytes_total", "bytes of blocks sent to peers", true, func(s Status) float64 { return float64(s.Exchange.BytesOut) }},
-	{"exchange_bad_blocks_total", "blocks that did not hash to their CID", true, func(s Status) float64 { return float64(s.Exchange.Bad) }},
+	{"exchange_unasked_blocks_total", "blocks received that nobody wanted", true, func(s Status) float64 { return float64(s.Exchange.Unasked) }},
 	{"exchange_duplicate_blocks_total", "blocks received more than once", true, func(s Status) float64 { return float64(s.Exchange.Duplicate) }},
 	{"exchange_wants", "open wants", false, func(s Status) float64 { return float64(s.Exchange.Wants) }},
 	{"exchange_announcements_queued", "announcements that wait", false, func(s Status) float64 { return float64(s.Exchange.Queued) }},

@@ -67,8 +67,9 @@ type Importer interface {
 type Mounter interface {
 	// Mount returns when the mount answers.
 	Mount(ctx context.Context, req MountRequest) (Mount, error)
-	// Unmount ends the mount at dir and forgets it.
-	Unmount(ctx context.Context, dir string) error
+	// Unmount ends the mount at dir and forgets it, force also if programs use it. A dead node's mount is
+	// ended too.
+	Unmount(ctx context.Context, dir string, force bool) error
 	Mounts(ctx context.Context) ([]Mount, error)
 	// WaitUnmounted returns when dir is not mounted, for whatever reason.
 	WaitUnmounted(ctx context.Context, dir string) error
@@ -77,7 +78,7 @@ type Mounter interface {
 // Keeper decides what stays.
 type Keeper interface {
 	// Pin fetches the whole DAG of c and keeps it. progress is called now and then, by one goroutine.
-	Pin(ctx context.Context, c cid.Cid, r Read, progress func(Progress)) (Pin, error)
+	Pin(ctx context.Context, r Read, progress func(Progress)) (Pin, error)
 	Unpin(ctx context.Context, c cid.Cid) error
 	Pins(ctx context.Context) ([]Pin, error)
 	GC(ctx context.Context) (GCResult, error)

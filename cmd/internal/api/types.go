@@ -20,8 +20,7 @@ type Peer struct {
 	Connected  bool     `json:"connected"`
 	Remembered bool     `json:"remembered"` // re-dialled when the connection is lost
 	LatencyMS  float64  `json:"latency_ms"`
-	BytesIn    uint64   `json:"bytes_in"`  // blocks received
-	BytesOut   uint64   `json:"bytes_out"` // blocks sent
+	BytesIn    uint64   `json:"bytes_in"` // blocks received
 	Agent      string   `json:"agent,omitempty"`
 }
 
@@ -139,11 +138,11 @@ type ExchangeStatus struct {
 	BlocksOut uint64 `json:"blocks_out"`
 	BytesIn   uint64 `json:"bytes_in"`
 	BytesOut  uint64 `json:"bytes_out"`
-	Requests  uint64 `json:"requests"` // active
-	Wants     uint64 `json:"wants"`    // open
+	Downloads uint64 `json:"downloads"` // of whole DAGs, active
+	Wants     uint64 `json:"wants"`     // open
 	Sessions  uint64 `json:"sessions"`
-	Bad       uint64 `json:"bad_blocks"`
-	Duplicate uint64 `json:"duplicate_blocks"`
+	Unasked   uint64 `json:"unasked_blocks"`   // nobody wanted them, wrong bytes among them
+	Duplicate uint64 `json:"duplicate_blocks"` // wanted once, and here already
 	Queued    uint64 `json:"announcements_queued"`
 	Announced uint64 `json:"announced"`
 }

@@ -17,8 +17,9 @@ import (
 	"github.com/holdfastfs/holdfast/cmd/internal/hint"
 )
 
-// paxMode marks a tar entry whose mode and time were preserved; others get what a new file gets.
-const paxMode = "HOLDFAST.preserved"
+// PaxPreserved is the PAX record of a tar entry whose mode ("m") and time ("t") were preserved; others get what a new file
+// gets.
+const PaxPreserved = "HOLDFAST.preserved"
 
 // UnpackOptions is how [Unpack] writes.
 type UnpackOptions struct {
@@ -32,13 +33,10 @@ type UnpackOptions struct {
 // and setgid bits are dropped: who made the content is not who unpacks it.
 func Unpack(r io.Reader, out string, opts UnpackOptions) error {
 	out = filepath.Clean(out)
-	there, err := os.Lstat(out)
-	if err == nil && !opts.Force {
-		return hint.Add(fmt.Errorf("write %s: it exists", out), "name another place with -o, or replace it with --force")
+	if err := CheckOutput(out, opts.Force); err != nil {
+		return err
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("write %s: %w", out, cause(err))
-	}
+	there, _ := os.Lstat(out)
 	if err := os.MkdirAll(filepath.Dir(out), 0o777); err != nil {
 		return fmt.Errorf("write %s: %w", out, err)
 	}
@@ -56,6 +54,18 @@ func Unpack(r io.Reader, out string, opts UnpackOptions) error {
 		return fmt.Errorf("write %s: one is a directory, the other is not", out)
 	}
 	return u.fresh(top, out)
+}
+
+// CheckOutput fails where [Unpack] would before it has read anything.
+func CheckOutput(out string, force bool) error {
+	_, err := os.Lstat(out)
+	if err == nil && !force {
+		return hint.Add(fmt.Errorf("write %s: it exists", out), "name another place with -o, or replace it with --force")
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("write %s: %w", out, cause(err))
+	}
+	return nil
 }
 
 type unpacker struct {
@@ -219,15 +229,15 @@ func (u *unpacker) copy(w io.Writer) error {
 
 // finish gives an entry its preserved mode and time.
 func (u *unpacker) finish(root *os.Root, h *tar.Header, name string) error {
-	if h.PAXRecords[paxMode] == "" {
+	if h.PAXRecords[PaxPreserved] == "" {
 		return nil
 	}
-	if h.Typeflag != tar.TypeSymlink && strings.Contains(h.PAXRecords[paxMode], "m") {
+	if h.Typeflag != tar.TypeSymlink && strings.Contains(h.PAXRecords[PaxPreserved], "m") {
 		if err := root.Chmod(name, fs.FileMode(h.Mode)&fs.ModePerm); err != nil {
 			return err
 		}
 	}
-	if !strings.Contains(h.PAXRecords[paxMode], "t") {
+	if !strings.Contains(h.PAXRecords[PaxPreserved], "t") {
 		return nil
 	}
 	return setTime(root, name, h.ModTime)

@@ -18,9 +18,9 @@ type Datastore struct {
 
 var _ ds.Batching = (*Datastore)(nil)
 
-// Datastore returns the datastore below [PrefixDatastore].
-func (r *Repo) Datastore() *Datastore {
-	return &Datastore{db: r.DB, prefix: PrefixDatastore}
+// Datastore returns the datastore below a prefix of the table.
+func (r *Repo) Datastore(prefix []byte) *Datastore {
+	return &Datastore{db: r.DB, prefix: prefix}
 }
 
 func (d *Datastore) key(k ds.Key) []byte {

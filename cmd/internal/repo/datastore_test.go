@@ -24,16 +24,16 @@ func TestDatastoreSuite(t *testing.T) {
 		"sync":        dstest.SubtestBasicSync,
 	}
 	for name, test := range suite {
-		t.Run(name, func(t *testing.T) { test(t, open(t, t.TempDir()).Datastore()) })
+		t.Run(name, func(t *testing.T) { test(t, open(t, t.TempDir()).Datastore(PrefixRouting)) })
 	}
-	d := open(t, t.TempDir()).Datastore()
+	d := open(t, t.TempDir()).Datastore(PrefixRouting)
 	dstest.RunBatchTest(t, d)
 	dstest.RunBatchDeleteTest(t, d)
 }
 
 func TestDatastoreStaysBelowItsPrefix(t *testing.T) {
 	r := open(t, t.TempDir())
-	d := r.Datastore()
+	d := r.Datastore(PrefixRouting)
 	ctx := context.Background()
 	if err := d.Put(ctx, ds.NewKey("/x"), []byte("1")); err != nil {
 		t.Fatal(err)
@@ -52,7 +52,7 @@ func TestDatastoreStaysBelowItsPrefix(t *testing.T) {
 		it := txn.NewIterator(badger.DefaultIteratorOptions)
 		defer it.Close()
 		for it.Rewind(); it.Valid(); it.Next() {
-			if !bytes.HasPrefix(it.Item().Key(), PrefixDatastore) {
+			if !bytes.HasPrefix(it.Item().Key(), PrefixRouting) {
 				t.Errorf("key %q lies elsewhere", it.Item().Key())
 			}
 		}

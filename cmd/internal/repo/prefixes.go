@@ -4,7 +4,8 @@ package repo
 // change here, or of what lies below a prefix, is a change of [FormatVersion].
 var (
 	PrefixBlocks    = []byte("b/") // blockcache: index of blocks, bodies, pins
-	PrefixDatastore = []byte("d/") // exchange: provider records, queue of announcements
+	PrefixRouting   = []byte("d/") // exchange: the DHT's provider records
+	PrefixAnnounce  = []byte("a/") // exchange: the queue of announcements
 	PrefixPeers     = []byte("p/") // repo: peers to stay connected to
 	PrefixMounts    = []byte("m/") // repo: mounts that a daemon restores
 )

@@ -65,10 +65,17 @@ var settings = []setting{
 		get: func(c Config) string { return c.LogLevel }},
 }
 
-// Keys lists the names of all settings, each with what it is for.
-func Keys() (keys [][2]string) {
+// Key describes a setting.
+type Key struct {
+	Name string // as in config.yaml and, with two dashes, on the command line
+	Doc  string
+	List bool // it takes any number of values
+}
+
+// Keys lists all settings.
+func Keys() (keys []Key) {
 	for _, s := range settings {
-		keys = append(keys, [2]string{s.key, s.doc})
+		keys = append(keys, Key{Name: s.key, Doc: s.doc, List: s.list})
 	}
 	return keys
 }

@@ -1,0 +1,147 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/holdfastfs/holdfast/cmd/internal/api"
+	"github.com/holdfastfs/holdfast/cmd/internal/hint"
+	"github.com/holdfastfs/holdfast/cmd/internal/ui"
+)
+
+// addFlags are the options of add.
+type addFlags struct {
+	quiet, asJSON, strict bool
+	api.AddOptions
+}
+
+func (a *app) addCmd() *cobra.Command {
+	var f addFlags
+	cmd := &cobra.Command{
+		Use:   "add PATH…",
+		Short: "import files and trees, print their CIDs",
+		Long: `Imports files and directories, recursively and hidden files included, as UnixFS in the unixfs-v1-2025 profile: the CID is
+the one that other implementations give. Prints "CID<tab>name" a path. "-" is standard input.
+
+What was added is durable when add returns, stays until unpinned, and is announced to the network.
+Pipes, sockets, devices and names that are not UTF-8 are left out with a warning; --strict fails instead.
+--preserve keeps permissions and modification times, which changes CIDs.`,
+		Example: "  holdfast add ~/photos\n  holdfast add --preserve -q ~/bin\n  tar c dir | holdfast add -",
+		Args:    args(1, -1, "at least one path is"),
+		RunE: a.withNode(func(ctx context.Context, s *session, _ *cobra.Command, paths []string) error {
+			added, err := a.add(ctx, s.Client, paths, f)
+			if err != nil {
+				return err
+			}
+			if f.asJSON {
+				return ui.JSON(a.out, added)
+			}
+			for _, root := range added {
+				if f.quiet {
+					fmt.Fprintln(a.out, root.CID)
+				} else {
+					fmt.Fprintf(a.out, "%s\t%s\n", root.CID, ui.Printable(root.Name))
+				}
+			}
+			return nil
+		}),
+	}
+	flags := cmd.Flags()
+	flags.BoolVarP(&f.quiet, "quiet", "q", false, "print CIDs alone")
+	flags.BoolVar(&f.Preserve, "preserve", false, "keep permissions and modification times")
+	flags.BoolVar(&f.strict, "strict", false, "fail on what can't be added, rather than leave it out")
+	flags.BoolVar(&f.Pin, "pin", true, "keep the blocks until unpinned")
+	jsonFlag(cmd, &f.asJSON)
+	return cmd
+}
+
+// add streams paths to the node and returns their roots under the names they have here.
+func (a *app) add(ctx context.Context, c *api.Client, paths []string, f addFlags) ([]api.Added, error) {
+	if slices.Contains(paths, "-") {
+		if len(paths) > 1 {
+			return nil, &usageError{errors.New("add: \"-\" stands alone, not beside other paths")}
+		}
+		return a.addStdin(ctx, c, f)
+	}
+	var total int64
+	if ui.IsTerminal(a.err) {
+		total = api.Measure(ctx, paths)
+	}
+	bar := ui.NewBar(a.err, "add", total)
+	defer bar.End()
+	added, err := send(ctx, c, f.AddOptions, func(w io.Writer) error {
+		return api.Pack(ctx, w, paths, api.PackOptions{Strict: f.strict, Progress: bar.Add, Skipped: func(path string, why error) {
+			fmt.Fprintf(a.err, "holdfast: left out %s: %v\n", ui.Printable(path), why)
+		}})
+	})
+	if err != nil {
+		return nil, err
+	}
+	if len(added) != len(paths) {
+		return nil, fmt.Errorf("add: the node returned %d roots for %d paths", len(added), len(paths))
+	}
+	for i, path := range paths {
+		added[i].Name = nameOf(path)
+	}
+	return added, nil
+}
+
+func (a *app) addStdin(ctx context.Context, c *api.Client, f addFlags) ([]api.Added, error) {
+	bar := ui.NewBar(a.err, "add", 0)
+	defer bar.End()
+	f.Raw = true
+	return send(ctx, c, f.AddOptions, func(w io.Writer) error {
+		_, err := io.Copy(io.MultiWriter(w, countTo(bar)), a.in)
+		return err
+	})
+}
+
+// send gives what write writes to the node. The first to fail says why.
+func send(ctx context.Context, c *api.Client, opts api.AddOptions, write func(io.Writer) error) ([]api.Added, error) {
+	in, out := io.Pipe()
+	written := make(chan error, 1)
+	go func() {
+		err := write(out)
+		out.CloseWithError(err)
+		written <- err
+	}()
+	added, err := c.Add(ctx, in, opts)
+	in.CloseWithError(errNodeFailed)
+	if werr := <-written; werr != nil && !errors.Is(werr, errNodeFailed) {
+		return nil, werr
+	}
+	if err != nil {
+		return nil, hint.Add(fmt.Errorf("add: %w", err), "holdfast status shows the store")
+	}
+	return added, nil
+}
+
+var errNodeFailed = errors.New("the node takes no more")
+
+// nameOf is what a path is called when it stands for a root.
+func nameOf(path string) string {
+	if name := filepath.Base(path); name != "." && name != ".." {
+		return name
+	}
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return path
+	}
+	return filepath.Base(abs)
+}
+
+// countTo is a writer that counts on a bar.
+func countTo(b *ui.Bar) io.Writer { return barWriter{b} }
+
+type barWriter struct{ bar *ui.Bar }
+
+func (w barWriter) Write(p []byte) (int, error) {
+	w.bar.Add(len(p))
+	return len(p), nil
+}

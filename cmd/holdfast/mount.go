@@ -1,0 +1,220 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/holdfastfs/holdfast/cmd/internal/api"
+	"github.com/holdfastfs/holdfast/cmd/internal/repo"
+	"github.com/holdfastfs/holdfast/cmd/internal/ui"
+)
+
+// unmountPatience is how long an interrupted mount tries to leave an empty directory behind.
+const unmountPatience = 20 * time.Second
+
+// mountFlags are the options of mount.
+type mountFlags struct {
+	detach, background bool
+	req                api.MountRequest
+}
+
+func (a *app) mountCmd() *cobra.Command {
+	var f mountFlags
+	cmd := &cobra.Command{
+		Use:   "mount [CID] DIR",
+		Short: "show content as a read-only directory",
+		Long: `Mounts the content of a CID at DIR, an empty directory. Without a CID every CID is a name below DIR. A file's CID appears
+as DIR/CID, or on a regular file as that file. The first line printed when the mount answers begins with "mounted".
+
+The mount stays until it is unmounted, with holdfast umount, fusermount3 -u or Ctrl-C. --detach returns at once; a daemon
+restores such mounts when it starts. Reads of blocks that nobody has fail after --timeout, the rest of the mount stays well.`,
+		Example: "  holdfast mount bafy… /mnt/photos\n  holdfast mount --detach bafy… /mnt/photos\n  holdfast mount /mnt/cids && ls /mnt/cids/bafy…",
+		Args:    args(1, 2, "a CID and a directory are"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			err := a.mount(cmd.Context(), cmd, args, f)
+			if errors.Is(err, errTerminated) {
+				return nil // asked to end, and did
+			}
+			return err
+		},
+	}
+	flags := cmd.Flags()
+	flags.BoolVar(&f.detach, "detach", false, "return when the mount answers")
+	flags.BoolVar(&f.req.Lazy, "lazy", false, "mount even if nobody has the root now")
+	flags.BoolVar(&f.req.AllowOther, "allow-other", false, "let other users in")
+	flags.BoolVar(&f.background, "background", false, "")
+	flags.MarkHidden("background")
+	settingFlags(cmd, "timeout", "readahead", "cache-size")
+	return cmd
+}
+
+func (a *app) mount(ctx context.Context, cmd *cobra.Command, args []string, f mountFlags) error {
+	if err := a.mountRequest(cmd, args, &f.req); err != nil {
+		return err
+	}
+	if f.detach {
+		detached, err := a.detachFromDaemon(ctx, f.req)
+		if detached || err != nil {
+			return err
+		}
+		return a.spawnMount(ctx)
+	}
+	s, err := a.connect(ctx, cmd, slog.LevelWarn)
+	if err != nil {
+		return err
+	}
+	return a.mountHere(ctx, s, f)
+}
+
+// mountHere mounts and stays until the mount is gone.
+func (a *app) mountHere(ctx context.Context, s *session, f mountFlags) error {
+	m, err := s.Mount(ctx, f.req)
+	if err != nil {
+		return s.end(ctx, fmt.Errorf("mount: %w", err))
+	}
+	a.sayMounted(m)
+	if f.background {
+		if err := a.leaveTerminal(); err != nil {
+			return s.end(ctx, err)
+		}
+	}
+	err = s.WaitUnmounted(ctx, m.Dir)
+	if ctx.Err() != nil {
+		patient, cancel := context.WithTimeout(context.WithoutCancel(ctx), unmountPatience)
+		defer cancel()
+		s.Unmount(patient, m.Dir, s.node != nil) // our own process is about to end
+		s.Client.Close()
+		if err := s.stop(canceled()); err != nil {
+			return err
+		}
+		return nil
+	}
+	if err == nil && s.node != nil {
+		err = s.node.WaitIdle(ctx) // other commands may have mounted here too
+	}
+	return s.end(ctx, err)
+}
+
+func (a *app) sayMounted(m api.Mount) {
+	what := m.CID
+	if what == "" {
+		what = "any CID"
+	}
+	fmt.Fprintf(a.out, "mounted %s on %s\n", what, m.Dir)
+}
+
+// detachFromDaemon leaves the mount to the process that owns the repo already, if there is one.
+func (a *app) detachFromDaemon(ctx context.Context, req api.MountRequest) (bool, error) {
+	dir, err := repo.Path(a.repoFlag)
+	if err != nil {
+		return false, err
+	}
+	c, err := api.Dial(ctx, repo.SocketPath(dir))
+	if errors.Is(err, api.ErrNoNode) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer c.Close()
+	req.Remember = true
+	m, err := c.Mount(ctx, req)
+	if errors.Is(err, api.ErrNoNode) { // it ended just now
+		return false, nil
+	}
+	if err != nil {
+		return true, endOf(ctx, fmt.Errorf("mount: %w", err))
+	}
+	a.sayMounted(m)
+	return true, nil
+}
+
+// mountRequest reads the arguments into req.
+func (a *app) mountRequest(cmd *cobra.Command, args []string, req *api.MountRequest) error {
+	dir := args[len(args)-1]
+	if len(args) == 2 {
+		root, err := api.ParseCID(args[0])
+		if err != nil {
+			return fmt.Errorf("mount: %w", err)
+		}
+		req.CID = root.String()
+	}
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return fmt.Errorf("mount: %w", err)
+	}
+	req.Dir = abs
+	cfg := repo.Config{}
+	if err := a.settings(cmd, &cfg); err != nil { // zero: what the node has
+		return err
+	}
+	req.Timeout, req.Readahead = cfg.Timeout, cfg.Readahead
+	return nil
+}
+
+func (a *app) umountCmd() *cobra.Command {
+	var force bool
+	cmd := &cobra.Command{
+		Use:   "umount DIR…",
+		Short: "end mounts",
+		Long: `Ends mounts of this node, and mounts that a killed node left behind. Reads that wait for the network fail at once. A mount
+in use otherwise stays; --force takes it out of the tree, and programs keep what they have open.`,
+		Example: "  holdfast umount /mnt/photos",
+		Args:    args(1, -1, "at least one directory is"),
+		RunE: a.withNode(func(ctx context.Context, s *session, _ *cobra.Command, args []string) error {
+			for _, dir := range args {
+				abs, err := filepath.Abs(dir)
+				if err == nil {
+					err = s.Unmount(ctx, abs, force)
+				}
+				if err != nil {
+					return fmt.Errorf("umount: %w", err)
+				}
+			}
+			return nil
+		}),
+	}
+	cmd.Flags().BoolVar(&force, "force", false, "also if programs use it")
+	return cmd
+}
+
+func (a *app) mountsCmd() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:     "mounts",
+		Short:   "list mounts",
+		Long:    "Lists the mounts that the node serves, and those it is to restore but can't.",
+		Example: "  holdfast mounts",
+		Args:    args(0, 0, "no argument is"),
+		RunE: a.withNode(func(ctx context.Context, s *session, _ *cobra.Command, _ []string) error {
+			mounts, err := s.Mounts(ctx)
+			if err != nil {
+				return fmt.Errorf("list mounts: %w", err)
+			}
+			if asJSON {
+				return ui.JSON(a.out, mounts)
+			}
+			return mountTable(mounts).Print(a.out)
+		}),
+	}
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
+
+func mountTable(mounts []api.Mount) *ui.Table {
+	t := &ui.Table{Heads: []string{"DIR", "STATE", ">READS", ">BYTES", ">ERRORS", "CID"}}
+	for _, m := range mounts {
+		what := m.CID
+		if what == "" {
+			what = "any CID"
+		}
+		t.Add(ui.Printable(m.Dir), m.State, fmt.Sprint(m.Reads), ui.Bytes(m.BytesRead), fmt.Sprint(m.Errors), what)
+	}
+	return t
+}

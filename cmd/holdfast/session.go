@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/holdfastfs/holdfast/cmd/internal/api"
+	"github.com/holdfastfs/holdfast/cmd/internal/node"
+	"github.com/holdfastfs/holdfast/cmd/internal/repo"
+)
+
+// ownerPatience is how long a command waits for a repo whose owner does not answer: it may be starting or ending.
+const ownerPatience = 8 * time.Second
+
+// session is a command's connection to the owner of the repo, which may be this process.
+type session struct {
+	*api.Client
+	node *node.Node // nil: another process
+	stop func(context.Context) error
+}
+
+// withNode runs a command's work with a session and ends it.
+func (a *app) withNode(work func(ctx context.Context, s *session, cmd *cobra.Command, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		ctx := cmd.Context()
+		s, err := a.connect(ctx, cmd, slog.LevelError)
+		if err != nil {
+			return err
+		}
+		return s.end(ctx, work(ctx, s, cmd, args))
+	}
+}
+
+// connect finds the owner of the repo or becomes it. level is what a node of this process logs, unless somebody
+// asks for another.
+func (a *app) connect(ctx context.Context, cmd *cobra.Command, level slog.Level) (*session, error) {
+	dir, err := repo.Path(a.repoFlag)
+	if err != nil {
+		return nil, err
+	}
+	for giveUp := time.Now().Add(ownerPatience); ; {
+		c, err := api.Dial(ctx, repo.SocketPath(dir))
+		if err == nil {
+			return &session{Client: c, stop: func(context.Context) error { return nil }}, nil
+		}
+		if !errors.Is(err, api.ErrNoNode) {
+			return nil, err
+		}
+		s, err := a.start(ctx, cmd, dir, false, level)
+		if !errors.Is(err, repo.ErrInUse) || time.Now().After(giveUp) {
+			return s, err
+		}
+		if err := pause(ctx, 20*time.Millisecond); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// start makes this process the owner of the repo and waits until its node answers.
+func (a *app) start(ctx context.Context, cmd *cobra.Command, dir string, daemon bool, level slog.Level) (*session, error) {
+	boot := a.logger(level)
+	r, err := repo.Open(dir, boot)
+	if err != nil {
+		return nil, err
+	}
+	cfg := r.Config
+	if err := a.settings(cmd, &cfg); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	if daemon {
+		level = cfg.Level()
+	}
+	n, err := node.Open(ctx, node.Config{Repo: r, Settings: cfg, Daemon: daemon, Version: version, Logger: a.logger(level)})
+	if err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	ended := make(chan error, 1)
+	run, cancel := context.WithCancel(context.Background()) // the node ends after its clients, not with them
+	go func() { ended <- n.Run(run) }()
+	s := &session{node: n, stop: func(ctx context.Context) error {
+		n.Drain(ctx)
+		cancel()
+		return <-ended
+	}}
+	select {
+	case <-n.Ready():
+	case err := <-ended:
+		cancel()
+		return nil, err
+	}
+	s.Client, err = api.Dial(ctx, repo.SocketPath(dir))
+	if err != nil {
+		return nil, errors.Join(err, s.stop(ctx))
+	}
+	return s, nil
+}
+
+// end ends the session after work has returned err. A node of this process first lets other commands finish that
+// use it, unless ctx has ended.
+func (s *session) end(ctx context.Context, err error) error {
+	s.Client.Close()
+	return errors.Join(endOf(ctx, err), s.stop(ctx))
+}
+
+// logger writes lines of level and above to standard error.
+func (a *app) logger(level slog.Level) *slog.Logger {
+	text := a.logLevel
+	if text == "" {
+		text, _ = a.environ("HOLDFAST_LOG_LEVEL")
+	}
+	if text != "" {
+		level.UnmarshalText([]byte(text))
+	}
+	return slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: level}))
+}
+
+// pause waits for d or the end of ctx.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

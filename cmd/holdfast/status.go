@@ -1,0 +1,70 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/holdfastfs/holdfast/cmd/internal/api"
+	"github.com/holdfastfs/holdfast/cmd/internal/ui"
+)
+
+func (a *app) statusCmd() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:     "status",
+		Short:   "the node on one screen",
+		Long:    "Prints store, cache, network and mounts of the node on one screen.",
+		Example: "  holdfast status\n  watch holdfast status",
+		Args:    args(0, 0, "no argument is"),
+		RunE: a.withNode(func(ctx context.Context, s *session, _ *cobra.Command, _ []string) error {
+			st, err := s.Status(ctx)
+			if err != nil {
+				return fmt.Errorf("status: %w", err)
+			}
+			if asJSON {
+				return ui.JSON(a.out, st)
+			}
+			printStatus(a.out, st)
+			return nil
+		}),
+	}
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
+
+func printStatus(w io.Writer, st api.Status) {
+	line := func(name, format string, args ...any) {
+		fmt.Fprintf(w, "%-10s %s\n", name, fmt.Sprintf(format, args...))
+	}
+	role := "for this command alone"
+	if st.ID.Daemon {
+		role = "daemon"
+	}
+	line("node", "%s, pid %d, %s, up %s", st.ID.Version, st.ID.Pid, role, time.Duration(st.Uptime*1e9).Round(time.Second))
+	line("repo", "%s", ui.Printable(st.ID.Repo))
+	line("peer", "%s", st.ID.ID)
+	for _, addr := range st.ID.Addresses {
+		line("", "%s", addr)
+	}
+	line("store", "%s of %s, %s, %s pinned under %s", ui.Bytes(st.Store.UsedBytes), ui.Bytes(st.Store.QuotaBytes),
+		ui.Count(st.Store.Blocks, "block"), ui.Bytes(st.Store.PinnedBytes), ui.Count(uint64(st.Pins), "root"))
+	if st.Store.Corruptions > 0 {
+		line("", "%s found damaged on disk and dropped", ui.Count(st.Store.Corruptions, "block"))
+	}
+	line("memory", "%s of %s for blocks, %s of at most %s in all", ui.Bytes(st.Cache.UsedBytes), ui.Bytes(st.Cache.MaxBytes),
+		ui.Bytes(st.Memory.HeapBytes), ui.Bytes(st.Memory.LimitBytes))
+	line("network", "%s, %s, %s open", st.ID.Network, ui.Count(uint64(st.Peers), "peer"), ui.Count(st.Exchange.Wants, "want"))
+	line("received", "%s, %s", ui.Bytes(st.Exchange.BytesIn), ui.Count(st.Exchange.BlocksIn, "block"))
+	line("sent", "%s, %s", ui.Bytes(st.Exchange.BytesOut), ui.Count(st.Exchange.BlocksOut, "block"))
+	if st.Exchange.Queued > 0 {
+		line("announce", "%s to do", ui.Count(st.Exchange.Queued, "announcement"))
+	}
+	if len(st.Mounts) > 0 {
+		fmt.Fprintln(w)
+		mountTable(st.Mounts).Print(w)
+	}
+}

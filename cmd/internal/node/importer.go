@@ -1,0 +1,171 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	blocks "github.com/ipfs/go-block-format"
+	"github.com/ipfs/go-cid"
+	"github.com/ipld/go-codec-dagpb"
+	"github.com/multiformats/go-multihash"
+
+	"github.com/holdfastfs/holdfast/cmd/internal/api"
+	"github.com/holdfastfs/holdfast/uploader/dag"
+)
+
+// importMark begins the name under which an import's blocks are kept until it has ended.
+const importMark = "holdfast import "
+
+// pinBatch is how many blocks are pinned at once.
+const pinBatch = 4096
+
+// Add imports a tar stream, or one file's bytes.
+func (n *Node) Add(ctx context.Context, r io.Reader, opts api.AddOptions) (_ []api.Added, err error) {
+	held, err := n.holdImport(ctx)
+	if err != nil {
+		return nil, answer(err)
+	}
+	defer func() { err = answer(errors.Join(err, held.release(context.WithoutCancel(ctx)))) }()
+	builder, err := dag.New(dag.Config{Sink: &sink{store: n.store, arrived: n.network.NotifyNewBlocks}, Preserve: opts.Preserve, Visit: held.visit})
+	if err != nil {
+		return nil, err
+	}
+	roots, err := importRoots(ctx, builder, r, opts)
+	if err != nil {
+		return nil, err
+	}
+	if err := held.flush(); err != nil {
+		return nil, err
+	}
+	var added []api.Added
+	for _, root := range roots {
+		if opts.Pin {
+			if _, err := n.pinTree(ctx, root.Link.CID, n.blocks.Local); err != nil {
+				return nil, err
+			}
+		}
+		added = append(added, api.Added{Name: root.Name, CID: root.Link.CID.String(), Bytes: root.Link.Bytes})
+	}
+	if err := n.store.Sync(ctx); err != nil {
+		return nil, err
+	}
+	for _, root := range roots {
+		n.announceRoot(ctx, root.Link.CID)
+	}
+	return added, nil
+}
+
+func importRoots(ctx context.Context, b *dag.Builder, r io.Reader, opts api.AddOptions) ([]dag.Root, error) {
+	if !opts.Raw {
+		return b.Tar(ctx, r, dag.TarOptions{})
+	}
+	link, err := b.File(ctx, r, -1, dag.Meta{})
+	if err != nil {
+		return nil, fmt.Errorf("import a file: %w", err)
+	}
+	return []dag.Root{{Name: link.CID.String(), Link: link}}, nil
+}
+
+// announceRoot makes known that the node has a root. What fails is tried again by itself.
+func (n *Node) announceRoot(ctx context.Context, c cid.Cid) {
+	if c.Prefix().MhType == multihash.IDENTITY {
+		return // it is in its name
+	}
+	if err := n.exchange.Announce(ctx, c); err != nil && ctx.Err() == nil {
+		n.log.Warn("not announced", "cid", c, "error", err)
+	}
+}
+
+// held keeps the blocks of an import from eviction until its roots are pinned.
+type held struct {
+	n    *Node
+	ctx  context.Context
+	mark cid.Cid
+
+	mu    sync.Mutex // guards what follows
+	batch []cid.Cid
+	any   bool
+	err   error
+}
+
+func (n *Node) holdImport(ctx context.Context) (*held, error) {
+	name := fmt.Sprintf("%s%d %d", importMark, n.start.UnixNano(), n.temporary.Add(1))
+	digest, err := multihash.Sum([]byte(name), multihash.IDENTITY, -1)
+	if err != nil {
+		return nil, err
+	}
+	return &held{n: n, ctx: ctx, mark: cid.NewCidV1(cid.Raw, digest)}, nil
+}
+
+// visit notes a block that is about to be put.
+func (h *held) visit(c cid.Cid) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.batch = append(h.batch, c); len(h.batch) >= pinBatch {
+		h.flushLocked()
+	}
+}
+
+func (h *held) flush() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.flushLocked()
+	return h.err
+}
+
+func (h *held) flushLocked() {
+	if len(h.batch) > 0 && h.err == nil {
+		h.any = true
+		h.err = h.n.store.Pin(h.ctx, h.mark, h.batch)
+	}
+	h.batch = h.batch[:0]
+}
+
+func (h *held) release(ctx context.Context) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.any {
+		return nil
+	}
+	return h.n.store.Unpin(ctx, h.mark)
+}
+
+// forgetImports lets go of what imports kept that did not come to their end.
+func (n *Node) forgetImports(ctx context.Context) error {
+	pins, err := n.store.Pins(ctx)
+	if err != nil {
+		return fmt.Errorf("read pins: %w", err)
+	}
+	for _, p := range pins {
+		if isImport(p.Root) {
+			if err := n.store.Unpin(ctx, p.Root); err != nil {
+				return fmt.Errorf("let go of an import: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+func isImport(c cid.Cid) bool {
+	d, err := multihash.Decode(c.Hash())
+	return err == nil && d.Code == multihash.IDENTITY && len(d.Digest) > len(importMark) && string(d.Digest[:len(importMark)]) == importMark
+}
+
+// linkBytes adds up what a dag-pb node says about the sizes of its children.
+func linkBytes(b blocks.Block) (sum uint64, err error) {
+	nb := dagpb.Type.PBNode.NewBuilder()
+	if err := dagpb.DecodeBytes(nb, b.RawData()); err != nil {
+		return 0, err
+	}
+	it := nb.Build().(dagpb.PBNode).Links.Iterator()
+	for !it.Done() {
+		_, l := it.Next()
+		if l.Tsize.Exists() {
+			sum += uint64(max(0, l.Tsize.Must().Int()))
+		}
+	}
+	return sum, nil
+}

@@ -1,0 +1,199 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	blocks "github.com/ipfs/go-block-format"
+	"github.com/ipfs/go-cid"
+
+	"github.com/holdfastfs/holdfast/blockcache"
+	"github.com/holdfastfs/holdfast/cmd/internal/api"
+	"github.com/holdfastfs/holdfast/exchange"
+	"github.com/holdfastfs/holdfast/fs/unixfs"
+)
+
+// getter is a way to a block: with the network or without.
+type getter func(context.Context, unixfs.Want) (blocks.Block, error)
+
+// progressEvery is how often a pin says how far it has come.
+const progressEvery = 200 * time.Millisecond
+
+// Pin fetches a DAG and keeps it. What has come stays pinned when it fails, so that the next try goes on.
+func (n *Node) Pin(ctx context.Context, r api.Read, progress func(api.Progress)) (api.Pin, error) {
+	p, err := n.pin(ctx, r, progress)
+	return p, answer(err)
+}
+
+func (n *Node) pin(ctx context.Context, r api.Read, progress func(api.Progress)) (api.Pin, error) {
+	if err := n.fetchFirst(ctx, r); err != nil { // before anything is pinned
+		return api.Pin{}, err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	d, err := n.exchange.Download(ctx, exchange.Want{CID: r.CID, Dataset: r.CID}, exchange.DownloadOptions{})
+	if err != nil {
+		return api.Pin{}, err
+	}
+	defer d.Cancel()
+	quiet := make(chan struct{})
+	go func() {
+		defer close(quiet)
+		n.watch(ctx, cancel, d, n.timeout(r), progress)
+	}()
+	count, err := n.pinTree(ctx, r.CID, n.blocks.Get)
+	if err == nil {
+		err = d.Wait(ctx)
+	}
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		err = cause
+	}
+	cancel(nil)
+	<-quiet
+	if err != nil {
+		return api.Pin{}, err
+	}
+	if err := n.store.Sync(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		return api.Pin{}, err
+	}
+	n.announceRoot(context.WithoutCancel(ctx), r.CID)
+	return api.Pin{CID: r.CID.String(), Blocks: count, Complete: true}, nil
+}
+
+func (n *Node) fetchFirst(ctx context.Context, r api.Read) error {
+	ctx, cancel := context.WithTimeout(ctx, n.timeout(r))
+	defer cancel()
+	_, err := n.blocks.Get(ctx, unixfs.Want{CID: r.CID, Dataset: r.CID})
+	return err
+}
+
+// watch reports a download's progress and gives up when it stands still for longer than quiet.
+func (n *Node) watch(ctx context.Context, giveUp context.CancelCauseFunc, d *exchange.Download, quiet time.Duration, progress func(api.Progress)) {
+	tick := time.NewTicker(progressEvery)
+	defer tick.Stop()
+	last, moved := d.Progress(), time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		p := d.Progress()
+		if p.Done {
+			return
+		}
+		if p.Blocks != last.Blocks || p.FoundBlocks != last.FoundBlocks {
+			last, moved = p, time.Now()
+		} else if time.Since(moved) > quiet {
+			giveUp(fmt.Errorf("%w: no block came for %v, %d of the %d known so far are here", exchange.ErrTimeout, quiet, p.Blocks, p.FoundBlocks))
+			return
+		}
+		if progress != nil {
+			progress(api.Progress{Blocks: p.Blocks, Bytes: p.Bytes, TotalBytes: p.TotalBytes})
+		}
+	}
+}
+
+// pinTree pins every block of the DAG below root and returns how many there are. It reads inner nodes alone, by get;
+// leaves need not be here yet.
+func (n *Node) pinTree(ctx context.Context, root cid.Cid, get getter) (uint64, error) {
+	w := &pinWalk{n: n, root: root, get: get, seen: cid.NewSet()}
+	if err := w.walk(ctx, []unixfs.Want{{CID: root, Dataset: root}}); err != nil {
+		return 0, fmt.Errorf("pin %s: %w", root, err)
+	}
+	if err := w.flush(ctx); err != nil {
+		return 0, fmt.Errorf("pin %s: %w", root, err)
+	}
+	return uint64(w.count), n.store.FinishPin(ctx, root)
+}
+
+type pinWalk struct {
+	n     *Node
+	root  cid.Cid
+	get   getter
+	seen  *cid.Set // inner nodes: leaves may be too many
+	batch []cid.Cid
+	count int
+}
+
+// walk pins wants and what is below them.
+func (w *pinWalk) walk(ctx context.Context, wants []unixfs.Want) error {
+	for _, want := range wants {
+		w.batch = append(w.batch, want.CID)
+		w.count++
+		if len(w.batch) >= pinBatch {
+			if err := w.flush(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	for _, want := range wants {
+		if isRaw(want.CID) || !w.seen.Visit(want.CID) {
+			continue
+		}
+		b, err := w.get(ctx, want)
+		if err != nil {
+			return err
+		}
+		children, err := unixfs.Links(want, b)
+		if err != nil {
+			return err
+		}
+		if len(children) > 0 {
+			if err := w.walk(ctx, children); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (w *pinWalk) flush(ctx context.Context) error {
+	if len(w.batch) == 0 {
+		return nil
+	}
+	err := w.n.store.Pin(ctx, w.root, w.batch)
+	w.batch = w.batch[:0]
+	return err
+}
+
+// Unpin lets a root go.
+func (n *Node) Unpin(ctx context.Context, c cid.Cid) error {
+	err := n.store.Unpin(ctx, c)
+	if errors.Is(err, blockcache.ErrNotFound) {
+		return &api.Error{Code: api.CodeNotFound, Message: fmt.Sprintf("%s is not pinned", c), Advice: "holdfast pins lists what is"}
+	}
+	if err == nil {
+		err = n.store.Sync(ctx)
+	}
+	if err == nil {
+		err = n.announce.Withdraw(ctx, c)
+	}
+	return answer(err)
+}
+
+// Pins lists the pinned roots, by CID.
+func (n *Node) Pins(ctx context.Context) ([]api.Pin, error) {
+	pins, err := n.store.Pins(ctx)
+	if err != nil {
+		return nil, answer(err)
+	}
+	out := []api.Pin{}
+	for _, p := range pins {
+		if !isImport(p.Root) {
+			out = append(out, api.Pin{CID: p.Root.String(), Blocks: uint64(p.Blocks), Complete: p.Complete})
+		}
+	}
+	slices.SortFunc(out, func(a, b api.Pin) int { return strings.Compare(a.CID, b.CID) })
+	return out, nil
+}
+
+// GC drops what nobody keeps.
+func (n *Node) GC(ctx context.Context) (api.GCResult, error) {
+	res, err := n.store.GC(ctx)
+	return api.GCResult{Blocks: uint64(res.Blocks), Bytes: uint64(res.Bytes)}, answer(err)
+}
