@@ -125,8 +125,10 @@ func fileNode(children []child, m Meta) (blocks.Block, child) {
 	return blk, total
 }
 
-// symlinkNode encodes a symbolic link.
+// symlinkNode encodes a symbolic link. Of its metadata only the time is kept: no system lets its mode be set, and other
+// implementations leave it out.
 func symlinkNode(target string, m Meta) blocks.Block {
+	m.Mode, m.HasMode = 0, false
 	data := appendKind(nil, pb.Data_Symlink)
 	data = protowire.AppendTag(data, 2, protowire.BytesType)
 	data = protowire.AppendString(data, target)

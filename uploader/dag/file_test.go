@@ -137,6 +137,9 @@ func TestPreserveFile(t *testing.T) {
 			t.Errorf("%d bytes: boxo reads %d bytes back, %v", size, len(back), err)
 		}
 		checkSink(t, s)
+		if want := boxoWrapped(t, s, data, m); size <= 1<<20 && want != got.CID {
+			t.Errorf("%d bytes with attributes: got %s, boxo's nodes make %s", size, got.CID, want)
+		}
 		if size > 1<<20 {
 			want := boxoFile(t, newMemSink(), bytes.NewReader(data), 1<<20, 1024, Meta{Mode: m.Mode, ModTime: when})
 			if want.CID != got.CID {
@@ -144,6 +147,34 @@ func TestPreserveFile(t *testing.T) {
 			}
 		}
 	}
+}
+
+// boxoWrapped makes, with boxo's nodes, the root above the one leaf of a small file.
+func boxoWrapped(t *testing.T, s *memSink, data []byte, m Meta) cid.Cid {
+	t.Helper()
+	fsn := unixfs.NewFSNode(unixfs.TFile)
+	root := new(merkledag.ProtoNode)
+	if err := root.SetCidBuilder(uio.UnixFS_v1_2025.CidBuilder()); err != nil {
+		t.Fatal(err)
+	}
+	if len(data) > 0 {
+		leaf, err := merkledag.NewRawNodeWPrefix(data, uio.UnixFS_v1_2025.CidBuilder())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := root.AddNodeLink("", leaf); err != nil {
+			t.Fatal(err)
+		}
+		fsn.AddBlockSize(uint64(len(data)))
+	}
+	fsn.SetMode(m.Mode)
+	fsn.SetModTime(m.ModTime)
+	raw, err := fsn.GetBytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	root.SetData(raw)
+	return root.Cid()
 }
 
 func TestFileErrors(t *testing.T) {

@@ -26,6 +26,9 @@ type memSink struct {
 	open    int
 	fail    error // returned by the next Put
 	puts    int
+	bytes   int
+	limit   int // if set, over is called once more bytes than this were put
+	over    func()
 }
 
 func newMemSink() *memSink {
@@ -41,6 +44,9 @@ func (s *memSink) Put(_ context.Context, blks []blocks.Block) error {
 	}
 	for _, b := range blks {
 		s.blocks[b.Cid()] = b.RawData()
+		if s.bytes += len(b.RawData()); s.limit > 0 && s.bytes > s.limit {
+			s.over()
+		}
 	}
 	return nil
 }
