@@ -10,6 +10,7 @@ import (
 )
 
 func TestBodyCompletesInAnyOrder(t *testing.T) {
+	t.Parallel()
 	b := newBox(t, StoreConfig{})
 	f := makeFile(t, 1, 5<<20+123, 256<<10)
 	order := rand.New(rand.NewPCG(1, 2)).Perm(len(f.leaves))
@@ -37,6 +38,7 @@ func TestBodyCompletesInAnyOrder(t *testing.T) {
 }
 
 func TestBodyWriter(t *testing.T) {
+	t.Parallel()
 	b := newBox(t, StoreConfig{})
 	f := makeFile(t, 2, 6<<20+1, 1<<20)
 	w, err := b.CreateBody(t.Context(), uint64(len(f.bytes)))
@@ -64,6 +66,7 @@ func TestBodyWriter(t *testing.T) {
 }
 
 func TestBodyWriterRefusesHoles(t *testing.T) {
+	t.Parallel()
 	b := newBox(t, StoreConfig{})
 	f := makeFile(t, 2, 6<<20, 1<<20)
 	w, err := b.CreateBody(t.Context(), uint64(len(f.bytes)))
@@ -91,6 +94,7 @@ func wantEmpty(t *testing.T, b *box) {
 }
 
 func TestBodyWriterAbortAndCrash(t *testing.T) {
+	t.Parallel()
 	b := newBox(t, StoreConfig{})
 	f := makeFile(t, 2, 300*64<<10, 64<<10)
 	for _, end := range []func(*BodyWriter){
@@ -107,6 +111,7 @@ func TestBodyWriterAbortAndCrash(t *testing.T) {
 }
 
 func TestCommitReplacesPartialBody(t *testing.T) {
+	t.Parallel()
 	b := newBox(t, StoreConfig{})
 	f := makeFile(t, 3, 5<<20, 1<<20)
 	mustPut(t, b, f.leaves[:2]...)
@@ -125,6 +130,7 @@ func TestCommitReplacesPartialBody(t *testing.T) {
 }
 
 func TestHostilePlaces(t *testing.T) {
+	t.Parallel()
 	b := newBox(t, StoreConfig{})
 	f := makeFile(t, 4, 5<<20, 1<<20)
 	mustPut(t, b, f.leaves[1])
@@ -154,6 +160,7 @@ func TestHostilePlaces(t *testing.T) {
 }
 
 func TestRepeatedLeaves(t *testing.T) {
+	t.Parallel()
 	b := newBox(t, StoreConfig{})
 	zero := rawBlock(t, make([]byte, 64<<10))
 	root := randBlock(t, 1, 10).Cid()
@@ -183,6 +190,7 @@ func TestRepeatedLeaves(t *testing.T) {
 
 // TestFill: blocks found elsewhere complete the body that a want names.
 func TestFill(t *testing.T) {
+	t.Parallel()
 	b := newBox(t, StoreConfig{})
 	f := makeFile(t, 5, 5<<20, 1<<20)
 	for _, l := range f.leaves[1:] {

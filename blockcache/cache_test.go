@@ -53,6 +53,7 @@ func newTestMemory(t *testing.T) *memory {
 }
 
 func TestReadersShareOneFetch(t *testing.T) {
+	t.Parallel()
 	b := randBlock(t, 1, 100)
 	o := newSlow(func(Want) (blocks.Block, error) { return b, nil })
 	c, err := New(Config{Origin: o})
@@ -147,6 +148,7 @@ func TestGrace(t *testing.T) {
 }
 
 func TestCloseEndsFetches(t *testing.T) {
+	t.Parallel()
 	o := newSlow(nil)
 	c, err := New(Config{Origin: o})
 	must(t, err)
@@ -162,6 +164,7 @@ func TestCloseEndsFetches(t *testing.T) {
 }
 
 func TestOriginFailsAndLies(t *testing.T) {
+	t.Parallel()
 	right, wrong := randBlock(t, 1, 10), randBlock(t, 2, 10)
 	broken := errors.New("no peer has it")
 	for _, tc := range []struct {
@@ -192,6 +195,7 @@ func TestOriginFailsAndLies(t *testing.T) {
 }
 
 func TestGetMany(t *testing.T) {
+	t.Parallel()
 	var ws []Want
 	have := map[cid.Cid]blocks.Block{}
 	for i := range uint64(100) {
@@ -222,6 +226,7 @@ func TestGetMany(t *testing.T) {
 }
 
 func TestPrefetchIsBoundedAndWithdrawn(t *testing.T) {
+	t.Parallel()
 	o := newSlow(func(w Want) (blocks.Block, error) { return nil, ErrNotFound })
 	c, err := New(Config{Origin: o, PrefetchBytes: 5 * prefetchGuess, Grace: time.Millisecond})
 	must(t, err)
@@ -247,6 +252,7 @@ func TestPrefetchIsBoundedAndWithdrawn(t *testing.T) {
 }
 
 func TestPrefetchBringsBlocksIntoMemory(t *testing.T) {
+	t.Parallel()
 	s := newBox(t, StoreConfig{})
 	b := randBlock(t, 1, 1000)
 	mustPut(t, s, Entry{Block: b})
@@ -259,6 +265,7 @@ func TestPrefetchBringsBlocksIntoMemory(t *testing.T) {
 
 // TestNewestBlockIsInMemory: whatever ristretto thinks of it, a block just read is read again from memory.
 func TestNewestBlockIsInMemory(t *testing.T) {
+	t.Parallel()
 	m, err := newMemory(16 << 20)
 	must(t, err)
 	defer m.close()

@@ -50,6 +50,7 @@ func (o *again) Fetch(ctx context.Context, _ Want) (blocks.Block, error) {
 }
 
 func TestFlippedBitIsFoundAndFetchedAgain(t *testing.T) {
+	t.Parallel()
 	b := newBox(t, StoreConfig{})
 	f := makeFile(t, 1, 5<<20, 1<<20)
 	small := Entry{Block: randBlock(t, 2, 1000)}
@@ -76,6 +77,7 @@ func TestFlippedBitIsFoundAndFetchedAgain(t *testing.T) {
 }
 
 func TestDamagedBodyIsNotGivenOut(t *testing.T) {
+	t.Parallel()
 	b := newBox(t, StoreConfig{})
 	f := makeFile(t, 1, 5<<20, 1<<20)
 	mustPut(t, b, f.leaves...)
@@ -106,6 +108,7 @@ func TestDamagedBodyIsNotGivenOut(t *testing.T) {
 
 // TestTruncatedBody: somebody cut a body short behind our back.
 func TestTruncatedBody(t *testing.T) {
+	t.Parallel()
 	b := newBox(t, StoreConfig{})
 	f := makeFile(t, 1, 5<<20, 1<<20)
 	mustPut(t, b, f.leaves...)
@@ -125,6 +128,7 @@ func TestTruncatedBody(t *testing.T) {
 
 // TestOtherPlaceIsTried: one copy is damaged, the other serves.
 func TestOtherPlaceIsTried(t *testing.T) {
+	t.Parallel()
 	b := newBox(t, StoreConfig{})
 	f := makeFile(t, 1, 5<<20, 1<<20)
 	loose := f.leaves[0].Block
@@ -140,6 +144,7 @@ func TestOtherPlaceIsTried(t *testing.T) {
 }
 
 func TestMissingFiles(t *testing.T) {
+	t.Parallel()
 	b := newBox(t, StoreConfig{})
 	f := makeFile(t, 1, 5<<20, 1<<20)
 	small := randBlock(t, 2, 1000)
@@ -161,6 +166,7 @@ func TestMissingFiles(t *testing.T) {
 
 // TestLostIndex: the database is gone, the packs are there.
 func TestLostIndex(t *testing.T) {
+	t.Parallel()
 	b := newBox(t, StoreConfig{})
 	var es []Entry
 	for i := range uint64(300) {
@@ -199,6 +205,7 @@ func TestIndexLag(t *testing.T) {
 		"one magic more": magic[:],
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			b := newBox(t, StoreConfig{})
 			old, late := randBlock(t, 1, 1000), randBlock(t, 2, 2000)
 			mustPut(t, b, Entry{Block: old})
@@ -231,6 +238,7 @@ func TestIndexLag(t *testing.T) {
 
 // TestGarbageEverywhere changes random bytes of all files; nothing wrong may come out.
 func TestGarbageEverywhere(t *testing.T) {
+	t.Parallel()
 	for seed := range seeds(4) {
 		r := rand.New(rand.NewPCG(seed, 3))
 		b := newBox(t, StoreConfig{PackBytes: 1 << 20})

@@ -20,6 +20,7 @@ func has(t *testing.T, s *Store, b blocks.Block) bool {
 }
 
 func TestQuotaEvictsLongestUnusedBody(t *testing.T) {
+	t.Parallel()
 	b := newBox(t, StoreConfig{QuotaBytes: 21 << 20})
 	var files []fakeFile
 	for i := range 4 {
@@ -59,6 +60,7 @@ func TestQuotaEvictsLongestUnusedBody(t *testing.T) {
 }
 
 func TestQuotaOfLooseBlocks(t *testing.T) {
+	t.Parallel()
 	b := newBox(t, StoreConfig{QuotaBytes: 16 << 20, PackBytes: 1 << 20})
 	pinned, hot := randBlock(t, 1, 10<<10), randBlock(t, 2, 10<<10)
 	mustPut(t, b, Entry{Block: pinned})
@@ -88,6 +90,7 @@ func TestQuotaOfLooseBlocks(t *testing.T) {
 }
 
 func TestFullOfPins(t *testing.T) {
+	t.Parallel()
 	b := newBox(t, StoreConfig{QuotaBytes: 12 << 20})
 	f := makeFile(t, 1, 8<<20, 1<<20)
 	mustPut(t, b, f.leaves...)
@@ -114,6 +117,7 @@ func TestFullOfPins(t *testing.T) {
 }
 
 func TestDiskIsFull(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	fs, err := newFaultFiles(dir)
 	must(t, err)
@@ -151,6 +155,7 @@ func (f *faultFiles) setRoom(n int64) {
 }
 
 func TestMinFree(t *testing.T) {
+	t.Parallel()
 	b := newBox(t, StoreConfig{MinFreeBytes: 1 << 60})
 	if err := b.Put(t.Context(), []Entry{{Block: randBlock(t, 1, 10)}}); !errors.Is(err, ErrFull) {
 		t.Errorf("put with too little free: %v", err)
@@ -158,6 +163,7 @@ func TestMinFree(t *testing.T) {
 }
 
 func TestRunEvictsAheadAndRewrites(t *testing.T) {
+	t.Parallel()
 	b := newBox(t, StoreConfig{QuotaBytes: 19 << 20, PackBytes: 2 << 20})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
@@ -202,6 +208,7 @@ func waitFor(t *testing.T, ok func() bool) {
 }
 
 func TestGC(t *testing.T) {
+	t.Parallel()
 	b := newBox(t, StoreConfig{})
 	f, g := makeFile(t, 1, 5<<20, 1<<20), makeFile(t, 2, 5<<20, 1<<20)
 	a, c := randBlock(t, 3, 1000), randBlock(t, 4, 1000)

@@ -8,6 +8,7 @@ import (
 )
 
 func TestPins(t *testing.T) {
+	t.Parallel()
 	b := newBox(t, StoreConfig{})
 	x, y, z := randBlock(t, 1, 100), randBlock(t, 2, 200), randBlock(t, 3, 400)
 	r1, r2 := randBlock(t, 4, 8).Cid(), randBlock(t, 5, 8).Cid()
@@ -67,6 +68,7 @@ func TestPins(t *testing.T) {
 }
 
 func TestManyPins(t *testing.T) {
+	t.Parallel()
 	b := newBox(t, StoreConfig{})
 	var cs []cid.Cid
 	for i := range uint64(3*maxChanges + 7) {

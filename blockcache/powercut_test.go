@@ -29,8 +29,9 @@ func seeds(n int) uint64 {
 }
 
 func TestPowerCut(t *testing.T) {
-	for seed := range seeds(8) {
+	for seed := range seeds(6) {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
+			t.Parallel()
 			w := newCutWorld(t, seed)
 			for range 3 {
 				w.start()
