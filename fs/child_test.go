@@ -46,8 +46,10 @@ type childSpec struct {
 	Readahead int64
 	Delay     time.Duration // of remote blocks
 	Away      bool          // nothing but the root is local
-	Scratch   string        // for bodies
+	Program   string        // if set, the child is this program, run by nobody
 }
+
+const nobody = 65534
 
 // childMain is the child's life: it prints "mounted", or why not, then answers a line a command.
 func childMain(text string) int {
@@ -226,6 +228,10 @@ func startChild(tb testing.TB, spec childSpec) (*served, string) {
 	}
 	s := &served{tb: tb, dir: spec.Dir, log: &syncBuffer{}, done: make(chan struct{})}
 	s.cmd = exec.Command(os.Args[0])
+	if spec.Program != "" {
+		s.cmd = exec.Command(spec.Program)
+		s.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	}
 	s.cmd.Env = append(os.Environ(), childEnv+"="+string(must(json.Marshal(spec))))
 	s.cmd.Stderr = s.log
 	s.in = must(s.cmd.StdinPipe())

@@ -22,12 +22,17 @@ type mountRequest struct {
 	file       bool // dir is a regular file
 	fsName     string
 	allowOther bool
+	device     string   // /dev/fuse
+	helpers    []string // where fusermount3 may be
 }
+
+// helperPaths are the names of the setuid program that mounts for ordinary users.
+var helperPaths = []string{"fusermount3", "/bin/fusermount3", "fusermount", "/bin/fusermount"}
 
 // openDevice opens /dev/fuse and mounts it: with mount(2) where that is allowed, otherwise by fusermount3.
 func openDevice(ctx context.Context, r mountRequest) (fd int, err error) {
-	if _, err := os.Stat("/dev/fuse"); err != nil {
-		return -1, fmt.Errorf("mount %s: no /dev/fuse: load the kernel's fuse module, or give the container the device", r.dir)
+	if _, err := os.Stat(r.device); err != nil {
+		return -1, fmt.Errorf("mount %s: no %s: load the kernel's fuse module, or give the container the device", r.dir, r.device)
 	}
 	if os.Geteuid() == 0 {
 		return mountDirect(r)
@@ -37,9 +42,9 @@ func openDevice(ctx context.Context, r mountRequest) (fd int, err error) {
 
 // mountDirect mounts by itself, as root may.
 func mountDirect(r mountRequest) (fd int, err error) {
-	fd, err = unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	fd, err = unix.Open(r.device, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return -1, fmt.Errorf("mount %s: open /dev/fuse: %w", r.dir, err)
+		return -1, fmt.Errorf("mount %s: open %s: %w", r.dir, r.device, err)
 	}
 	rootMode := syscall.S_IFDIR
 	if r.file {
@@ -58,9 +63,9 @@ func mountDirect(r mountRequest) (fd int, err error) {
 	return fd, nil
 }
 
-// helper finds the setuid program that mounts for ordinary users.
-func helper() (string, error) {
-	for _, name := range []string{"fusermount3", "/bin/fusermount3", "fusermount", "/bin/fusermount"} {
+// findHelper finds the first of them that is there.
+func findHelper(names []string) (string, error) {
+	for _, name := range names {
 		if path, err := exec.LookPath(name); err == nil {
 			return path, nil
 		}
@@ -70,7 +75,7 @@ func helper() (string, error) {
 
 // mountHelper has fusermount3 mount and send back the open device over a socket.
 func mountHelper(ctx context.Context, r mountRequest) (fd int, err error) {
-	path, err := helper()
+	path, err := findHelper(r.helpers)
 	if err != nil {
 		return -1, fmt.Errorf("mount %s: %w", r.dir, err)
 	}
@@ -108,7 +113,7 @@ func helperError(said string, err error) string {
 	if line == "" {
 		return err.Error()
 	}
-	if _, rest, ok := strings.Cut(line, ": "); ok && strings.HasPrefix(line, "fusermount") {
+	if name, rest, ok := strings.Cut(line, ": "); ok && strings.Contains(name, "fusermount") {
 		line = rest
 	}
 	return line
@@ -143,7 +148,7 @@ func detach(ctx context.Context, dir string, lazy bool) error {
 	if err == nil || !errors.Is(err, syscall.EPERM) {
 		return err
 	}
-	path, err := helper()
+	path, err := findHelper(helperPaths)
 	if err != nil {
 		return err
 	}

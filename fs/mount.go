@@ -56,7 +56,8 @@ func Mount(ctx context.Context, dir string, cfg Config) (*Mounted, error) {
 	if err := t.begin(ctx, name, file); err != nil {
 		return nil, err
 	}
-	fd, err := openDevice(ctx, mountRequest{dir: name, file: file, fsName: cfg.FsName, allowOther: cfg.AllowOther})
+	fd, err := openDevice(ctx, mountRequest{dir: name, file: file, fsName: cfg.FsName, allowOther: cfg.AllowOther,
+		device: "/dev/fuse", helpers: helperPaths})
 	if err != nil {
 		return nil, err
 	}

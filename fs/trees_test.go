@@ -52,6 +52,8 @@ var trees = map[string]func(builder) cid.Cid{
 		}
 		return b.dir(children).Cid()
 	},
+	"wide":    func(b builder) cid.Cid { return b.repeated(plusEntries + 500).Cid() },
+	"million": func(b builder) cid.Cid { return b.repeated(1_000_000).Cid() },
 	"lie": func(b builder) cid.Cid {
 		good := b.dir(map[string]ipld.Node{"liar": b.file(random(1000, 9))}).(*merkledag.ProtoNode)
 		n := merkledag.NodeWithData(good.Data())
@@ -62,4 +64,14 @@ var trees = map[string]func(builder) cid.Cid{
 		b.must(b.f.Add(context.Background(), n))
 		return n.Cid()
 	},
+}
+
+// repeated is a directory of n names for one file.
+func (b builder) repeated(n int) ipld.Node {
+	file := b.file([]byte("the same\n"))
+	children := make(map[string]ipld.Node, n)
+	for i := range n {
+		children[fmt.Sprintf("name-%07d", i)] = file
+	}
+	return b.dir(children)
 }

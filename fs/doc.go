@@ -1,0 +1,35 @@
+// Package fs shows content-addressed data as an ordinary directory: a read-only FUSE mount of a CID, or of all CIDs.
+// Call [Mount], then [Mounted.Wait]; end it with [Mounted.Unmount].
+//
+// Its nouns: [Blocks] is where a mount reads from; a [Mounted] is a mount that this process serves; a [BlockError] tells
+// which block a read wanted and did not get. Inside, the tree answers the kernel's requests; a node is what the kernel
+// knows of a path; a call is one request while it may wait; a handle is one open. What UnixFS means is fs/unixfs's to
+// know.
+//
+// What it looks like. A directory's CID on DIR is that directory. A file's or symbolic link's CID on a directory shows
+// as DIR/<CID>; a file's on a regular file is that file. A mount without a root has every CID as a name below DIR, any
+// spelling of it; its own listing is empty, as nobody can list them all. Modes and times come from the DAG. What carries
+// none gets 0555 (directories), 0444 (files; Config.FileMode changes it, as without a mode nobody knows what can be
+// executed) and one second after the epoch, the same in every mount. Everything belongs to who mounted. Directories have
+// one link, which tells find that the count says nothing. The attribute user.holdfast.cid tells a path's CID.
+//
+// What it promises. Every request is answered within Config.Timeout, with data or an errno; a missing block is EIO for
+// that read, is told to the log once, and harms nothing else. A read gives all its bytes or fails: never zeros, never
+// an end too early. A signal that ends the reader, or asks it to end, ends its wait at once; others do not, as few
+// programs expect EINTR from a file and Go programs get SIGURG all the time. Reads of pages the kernel is reading ahead
+// are its own to interrupt, and it does for signals that kill. Content does not change, so the kernel keeps names,
+// attributes, listings and bytes for good: what was seen is seen without this process. Inode numbers are hashes of root
+// and path, the same in every mount of the root.
+//
+// How it is quick. A complete file of 4 MiB or more is handed to the kernel (passthrough), where kernel and rights
+// allow; the log says once whether they do. An inode is passthrough or cached from its first open to its last release,
+// as the kernel allows no mixture. Other reads are fetched ahead: bytes when two reads follow each other, in whatever
+// order the kernel sends them; files when a program opens two of a directory in the order it lists, names or numbers
+// them. Listings take attributes from local blocks alone and have the others fetched ahead.
+//
+// What survives a crash: nothing is kept here. A mount whose process died answers ENOTCONN; the next Mount at its
+// place removes it. When the kernel aborts a mount, or somebody else unmounts it, all its goroutines end and Wait
+// returns.
+//
+// All methods may be called from any goroutine. The serving process must not use the mount itself.
+package fs
