@@ -118,7 +118,9 @@ func (n *HostNetwork) Start(ctx context.Context, h Handler) error {
 	if err != nil {
 		return fmt.Errorf("start network: %w", err)
 	}
+	n.mu.Lock()
 	n.ctx, n.handler = ctx, h
+	n.mu.Unlock()
 	if n.server != nil {
 		n.work.Go(func() { n.server.run(ctx) })
 	}
@@ -133,10 +135,16 @@ func (n *HostNetwork) Start(ctx context.Context, h Handler) error {
 	return nil
 }
 
-// Wait returns when the context of Start has ended and everything that it started is done.
+// Wait returns when the context of Start has ended and everything that it started is done; at once
+// when nothing was started.
 func (n *HostNetwork) Wait() {
-	<-n.ctx.Done()
-	n.work.Wait()
+	n.mu.Lock()
+	ctx := n.ctx
+	n.mu.Unlock()
+	if ctx != nil {
+		<-ctx.Done()
+		n.work.Wait()
+	}
 }
 
 // NotifyNewBlocks answers peers that wait for blocks which have come into the store since they

@@ -6,6 +6,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
 )
 
@@ -43,6 +44,9 @@ func (n *HostNetwork) watch(sub event.Subscription) {
 			case event.EvtPeerIdentificationCompleted:
 				n.look(ev.Peer)
 			case event.EvtPeerProtocolsUpdated:
+				if len(n.spoken(ev.Peer)) == 0 {
+					n.down(ev.Peer)
+				}
 				n.look(ev.Peer)
 			}
 		}
@@ -56,8 +60,8 @@ func (n *HostNetwork) look(p peer.ID) {
 		n.down(p)
 		return
 	}
-	spoken, err := n.host.Peerstore().SupportsProtocols(p, n.cfg.Protocols...)
-	if err != nil || len(spoken) == 0 {
+	spoken := n.spoken(p)
+	if len(spoken) == 0 {
 		return
 	}
 	presences := false
@@ -65,6 +69,15 @@ func (n *HostNetwork) look(p peer.ID) {
 		presences = presences || hasPresences(id)
 	}
 	n.up(p, presences)
+}
+
+// spoken returns which of our protocols a peer is known to speak.
+func (n *HostNetwork) spoken(p peer.ID) []protocol.ID {
+	ids, err := n.host.Peerstore().SupportsProtocols(p, n.cfg.Protocols...)
+	if err != nil {
+		n.cfg.Logger.Debug("look up protocols", "peer", p, "err", err)
+	}
+	return ids
 }
 
 // up returns the remote of a connected peer, making it when there is none or the protocol it

@@ -382,3 +382,15 @@ func testCID(i int) cid.Cid {
 	}
 	return c
 }
+
+func TestNetworkPeerThatStopsSpeakingIsGone(t *testing.T) {
+	goroutinesBack(t)
+	a, b := newTestNode(t), newTestNode(t)
+	a.dial(t, b)
+	a.stop() // its host stays connected
+	until(t, "the peer to be gone", b.told.has(func() bool { return b.told.gone[a.id()] == 1 }))
+	if !b.net.connected(a.id()) {
+		t.Error("the connection was closed for it")
+	}
+	b.net.Send(a.id(), wantAll(WantBlock, rawBlockOf(t, 1)))
+}
