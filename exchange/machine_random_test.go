@@ -34,7 +34,6 @@ type world struct {
 	search  []cid.Cid
 	storing []cid.Cid
 	active  map[peer.ID]bool
-	trace   []string
 }
 
 func newWorld(t testing.TB, seed uint64) *world {

@@ -265,7 +265,7 @@ func (p *simPeer) speak(ctx context.Context) {
 		if p.rate > 0 && !pass(ctx, time.Duration(float64(len(b.RawData()))/p.rate*float64(time.Second))) {
 			return
 		}
-		if p.random.Float64() < p.loses {
+		if p.lost() {
 			continue
 		}
 		message := Incoming{Blocks: []blocks.Block{b}}
@@ -277,6 +277,13 @@ func (p *simPeer) speak(ctx context.Context) {
 		}
 		p.net.handler.Received(ctx, p.id, message)
 	}
+}
+
+// lost says whether the next message gets lost.
+func (p *simPeer) lost() bool {
+	p.net.mu.Lock()
+	defer p.net.mu.Unlock()
+	return p.random.Float64() < p.loses
 }
 
 // pick takes the next block that is still wanted.
@@ -294,6 +301,13 @@ func (p *simPeer) pick() blocks.Block {
 		}
 	}
 	return nil
+}
+
+// change changes how a peer behaves while it is connected.
+func (p *simPeer) change(f func(*simPeer)) {
+	p.net.mu.Lock()
+	defer p.net.mu.Unlock()
+	f(p)
 }
 
 // gain gives a peer a block. Whoever asked for it before is served.

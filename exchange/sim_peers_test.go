@@ -87,7 +87,7 @@ func TestCorruptPeerIsShutOut(t *testing.T) {
 			t.Error("came back during the ban")
 		}
 		s.after(2 * time.Hour)
-		bad.corrupts = false
+		bad.change(func(p *simPeer) { p.corrupts = false })
 		bad.connect()
 		if st := s.Stats(); st.Peers != 2 {
 			t.Errorf("%d peers after the ban", st.Peers)
@@ -228,12 +228,12 @@ func TestAPeerThatComesBackIsDialedAgain(t *testing.T) {
 		a := s.net.add("A", all...)
 		s.net.providers[root.Cid()] = []peer.ID{"A"}
 		s.mustFetch(Want{CID: all[0].Cid(), Dataset: root.Cid()}, 5*time.Second)
-		a.refuses = 1 << 30
+		a.change(func(p *simPeer) { p.refuses = 1 << 30 })
 		a.disconnect()
 		if _, err := s.fetch(Want{CID: all[1].Cid(), Dataset: root.Cid()}, 10*time.Second); !errors.Is(err, ErrTimeout) {
 			t.Errorf("got %v", err)
 		}
-		a.refuses = 0
+		a.change(func(p *simPeer) { p.refuses = 0 })
 		s.mustFetch(Want{CID: all[1].Cid(), Dataset: root.Cid()}, 5*time.Second)
 	})
 }
