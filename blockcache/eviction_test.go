@@ -118,7 +118,7 @@ func TestFullOfPins(t *testing.T) {
 
 func TestDiskIsFull(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
+	dir := scratch(t)
 	fs, err := newFaultFiles(dir)
 	must(t, err)
 	db := openDB(t, dir)

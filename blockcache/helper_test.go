@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -15,6 +16,25 @@ import (
 	"github.com/ipfs/go-cid"
 	mh "github.com/multiformats/go-multihash"
 )
+
+// scratch returns a folder for a test, in memory where the system has such a thing: the tests sync
+// a lot, and none of them needs the bytes to last. Benchmarks use the disk.
+func scratch(t testing.TB) string {
+	t.Helper()
+	if _, bench := t.(*testing.B); bench {
+		return t.TempDir()
+	}
+	dir, err := os.MkdirTemp("/dev/shm", "blockcache-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
 
 // openDB opens a small database.
 func openDB(t testing.TB, dir string) *badger.DB {
@@ -40,7 +60,7 @@ type box struct {
 
 func newBox(t testing.TB, cfg StoreConfig) *box {
 	t.Helper()
-	b := &box{t: t, dir: t.TempDir(), cfg: cfg}
+	b := &box{t: t, dir: scratch(t), cfg: cfg}
 	b.open()
 	t.Cleanup(func() {
 		if b.Store != nil {

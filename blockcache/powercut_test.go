@@ -70,7 +70,7 @@ type cutWorld struct {
 
 func newCutWorld(t *testing.T, seed uint64) *cutWorld {
 	w := &cutWorld{
-		t: t, r: rand.New(rand.NewPCG(seed, 1)), dir: t.TempDir(), next: seed * 1e6,
+		t: t, r: rand.New(rand.NewPCG(seed, 1)), dir: scratch(t), next: seed * 1e6,
 		all: map[cid.Cid]blocks.Block{}, put: map[cid.Cid]bool{}, acked: map[cid.Cid]bool{},
 		whole: map[cid.Cid]fakeFile{}, solid: map[cid.Cid]fakeFile{},
 		pins: map[cid.Cid][]cid.Cid{}, pinned: map[cid.Cid][]cid.Cid{},
