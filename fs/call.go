@@ -2,6 +2,7 @@ package fs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -93,6 +94,8 @@ func (c *call) explain(err error) error {
 	switch {
 	case err == nil:
 		return nil
+	case reason == nil && errors.Is(err, context.Canceled):
+		return fmt.Errorf("%w: given up below: %w", ErrUnavailable, err)
 	case reason == nil:
 		return err
 	case reason == ErrInterrupted:

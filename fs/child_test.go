@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"runtime/pprof"
 	"strconv"
 	"strings"
@@ -134,6 +135,7 @@ func (c *child) do(verb string, args []string) any {
 	case "profiled":
 		pprof.StopCPUProfile()
 	case "rss":
+		debug.FreeOSMemory()
 		return rssAnon()
 	case "unmount":
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
@@ -191,12 +193,10 @@ type served struct {
 	tb   testing.TB
 	dir  string
 	root cid.Cid
-	f    *fake // a twin of the child's tree, for expectations
 	cmd  *exec.Cmd
 	in   io.WriteCloser
 	out  *bufio.Reader
 	log  *syncBuffer
-	done chan struct{}
 }
 
 // syncBuffer collects a child's log.
@@ -226,7 +226,7 @@ func startChild(tb testing.TB, spec childSpec) (*served, string) {
 	if spec.Timeout == 0 {
 		spec.Timeout = 10 * time.Second
 	}
-	s := &served{tb: tb, dir: spec.Dir, log: &syncBuffer{}, done: make(chan struct{})}
+	s := &served{tb: tb, dir: spec.Dir, log: &syncBuffer{}}
 	s.cmd = exec.Command(os.Args[0])
 	if spec.Program != "" {
 		s.cmd = exec.Command(spec.Program)

@@ -26,8 +26,6 @@ const (
 
 // dirHandle is an open directory being listed. It holds one batch of entries at a time.
 type dirHandle struct {
-	ctx context.Context // lives as long as the handle: for what is fetched ahead
-
 	// mu guards what follows.
 	mu    sync.Mutex
 	batch []unixfs.EntryAt
@@ -46,8 +44,7 @@ func (t *tree) OpenDir(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOu
 	if n.kind != unixfs.KindDir {
 		return fuse.ENOTDIR
 	}
-	ctx, end := context.WithCancel(context.Background())
-	out.Fh = t.handles.add(&handle{node: n, end: end, dir: &dirHandle{ctx: ctx, size: firstBatch}})
+	out.Fh = t.handles.add(&handle{node: n, end: func() {}, dir: &dirHandle{size: firstBatch}})
 	out.OpenFlags = fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_CACHE_DIR
 	t.walks.listed(n)
 	return fuse.OK
@@ -145,13 +142,14 @@ func (t *tree) readBatch(ctx context.Context, h *handle) error {
 	d.batch = batch
 	d.size = min(2*d.size, lastBatch)
 	if d.count < plusEntries {
-		t.prefetchRoots(d.ctx, h.node, batch)
+		t.prefetchRoots(h.node, batch)
 	}
 	return nil
 }
 
-// prefetchRoots asks for the blocks without which nothing is known of the children.
-func (t *tree) prefetchRoots(ctx context.Context, parent *node, entries []unixfs.EntryAt) {
+// prefetchRoots asks for the blocks without which nothing is known of the children. That goes on when the directory is
+// closed: many programs read all names first and look at them after.
+func (t *tree) prefetchRoots(parent *node, entries []unixfs.EntryAt) {
 	var wants []unixfs.Want
 	for _, e := range entries {
 		if e.CID.Prefix().Codec != cid.Raw && t.table.child(parent, e.Name, false) == nil {
@@ -159,7 +157,7 @@ func (t *tree) prefetchRoots(ctx context.Context, parent *node, entries []unixfs
 		}
 	}
 	if len(wants) > 0 {
-		t.blocks.Prefetch(ctx, wants)
+		t.blocks.Prefetch(t.serving.Load().Context, wants)
 	}
 }
 

@@ -26,7 +26,7 @@ func TestMillionEntries(t *testing.T) {
 	if s.stats().Nodes > plusEntries+1 {
 		t.Errorf("%d nodes are known", s.stats().Nodes)
 	}
-	if after-before > 200<<10 {
+	if after-before > 64<<10 {
 		t.Errorf("find took %d MiB", (after-before)>>10)
 	}
 }
