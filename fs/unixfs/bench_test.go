@@ -1,11 +1,14 @@
 package unixfs
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"runtime"
+	"slices"
 	"testing"
 
+	"github.com/ipfs/boxo/ipld/unixfs/pb"
 	"github.com/ipfs/go-cid"
 	mh "github.com/multiformats/go-multihash"
 )
@@ -105,4 +108,82 @@ func BenchmarkListHAMT(b *testing.B) {
 	runtime.KeepAlive(r)
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/100_000, "ns/entry")
 	b.ReportMetric(float64(after.HeapAlloc)/1e6-float64(before.HeapAlloc)/1e6, "MB-held")
+}
+
+// BenchmarkListMillion lists a HAMT of 1,000,000 names, resumes in its middle, and prints the memory held there.
+func BenchmarkListMillion(b *testing.B) {
+	const n = 1_000_000
+	store := newMemBlocks()
+	root := bigShard(store, n)
+	before := heapMB()
+	r := NewReader(plainBlocks{store.m}, Config{})
+	var peak float64
+	for b.Loop() {
+		count, middle := 0, Cursor(0)
+		for e, err := range openDir(b, r, root).Entries(context.Background(), 0) {
+			if err != nil {
+				b.Fatal(err)
+			}
+			if count++; count == n/2 {
+				middle = e.Next
+				peak = max(peak, heapMB()-before)
+			}
+		}
+		rest := listed(b, openDir(b, r, root), middle, 1000)
+		if count != n || len(rest) != 1000 {
+			b.Fatal(count, len(rest))
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/entry")
+	b.ReportMetric(peak, "MB-held")
+}
+
+// BenchmarkResume goes on with 100 entries of a HAMT of 100,000 names at random places.
+func BenchmarkResume(b *testing.B) {
+	store := newMemBlocks()
+	root := bigShard(store, 100_000)
+	r, rnd := NewReader(plainBlocks{store.m}, Config{}), newRand(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		if got := listed(b, openDir(b, r, root), Cursor(rnd.Uint64N(1<<62)), 100); len(got) != 100 {
+			b.Fatal(len(got))
+		}
+	}
+}
+
+func heapMB() float64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return float64(m.HeapAlloc) / 1e6
+}
+
+// bigShard builds a HAMT of n names from the bottom up.
+func bigShard(store *memBlocks, n int) cid.Cid {
+	leaf := store.put(cid.Raw, []byte("x"))
+	names := manyNames(n)
+	slices.SortFunc(names, func(a, b string) int { return cmp.Compare(nameHash([]byte(a)), nameHash([]byte(b))) })
+	fanout, hash := uint64(256), uint64(hashMurmur3)
+	var build func(names []string, used uint8) cid.Cid
+	build = func(names []string, used uint8) cid.Cid {
+		var field [32]byte
+		var links []link
+		for len(names) > 0 {
+			index := bitsOf(nameHash([]byte(names[0])), used, 8)
+			k := 1
+			for k < len(names) && bitsOf(nameHash([]byte(names[k])), used, 8) == index {
+				k++
+			}
+			field[31-index/8] |= 1 << (index % 8)
+			l := link{name: fmt.Sprintf("%02X", index)}
+			if k == 1 {
+				l.name, l.c = l.name+names[0], leaf
+			} else {
+				l.c = build(names[:k], used+8)
+			}
+			links, names = append(links, l), names[k:]
+		}
+		return store.node(&pb.Data{Type: pb.Data_HAMTShard.Enum(), Data: field[:], HashType: &hash, Fanout: &fanout}, links...)
+	}
+	return build(names, 0)
 }

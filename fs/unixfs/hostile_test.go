@@ -146,7 +146,7 @@ func TestFatNodes(t *testing.T) {
 	leaf := store.put(cid.Raw, []byte("x"))
 	const behind = 40
 	c, size := leaf, uint64(1)
-	for range 40 {
+	for range 18 {
 		links, sizes := make([]link, 40_000), make([]uint64, 40_000)
 		for i := range links {
 			links[i] = link{c: empty}
@@ -164,7 +164,7 @@ func TestFatNodes(t *testing.T) {
 		t.Errorf("one leaf: %v", err)
 	}
 	if _, err := f.ReadAt(context.Background(), make([]byte, size), 0); !errors.Is(err, ErrCorrupt) {
-		t.Errorf("all leaves, with 80 MB of nodes above: %v", err)
+		t.Errorf("all leaves, with 40 MB of nodes above: %v", err)
 	}
 	if used := r.Stats().NodeCacheBytes; used > 16<<20 {
 		t.Errorf("%d bytes of nodes kept", used)
