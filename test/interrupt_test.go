@@ -27,6 +27,7 @@ func stuck(t *testing.T) (s *swarm.Swarm, b *swarm.Node, m, file string) {
 	m = b.Mount("m", a.Add(tree), "--timeout", "5m")
 	s.MustSh(`ls -l "$1"; cat "$1/small"`, m)
 	a.Kill()
+	s.Eventually("B sees that A is gone", func() bool { return b.Figure("peers") == 0 })
 	return s, b, m, m + "/big"
 }
 
@@ -36,14 +37,13 @@ func TestSignalsEndAWaitingRead(t *testing.T) {
 	s, _, m, file := stuck(t)
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGKILL} {
 		p := s.SpawnSh(`exec cat "$1"`, file)
-		s.Eventually("cat waits", func() bool { return s.Waiting(m) > 0 })
+		s.Eventually("cat waits", p.Waits)
 		p.Signal(sig)
 		if code := p.Wait(soon); code != -1 {
 			t.Errorf("cat ended with code %d after signal %d", code, sig)
 		}
 		// The mount is well: others read on.
 		s.MustSh(`test "$(cat "$1/small")" = here; ls -l "$1"`, m)
-		s.Eventually("nothing waits", func() bool { return s.Waiting(m) == 0 })
 	}
 }
 
@@ -55,7 +55,9 @@ func TestUmountWhileReadsWait(t *testing.T) {
 	for range 4 {
 		readers = append(readers, s.SpawnSh(`exec cat "$1"`, file))
 	}
-	s.Eventually("they wait", func() bool { return s.Waiting(m) > 0 })
+	for _, p := range readers {
+		s.Eventually("cat waits", p.Waits)
+	}
 	if _, err := b.RunFor(soon, "umount", m); err != nil {
 		t.Fatalf("umount while reads wait: %v", err)
 	}

@@ -79,7 +79,7 @@ func (s *Swarm) Waiting(dir string) int {
 	if err != nil || len(mounts) == 0 {
 		s.TB.Fatalf("nothing is mounted at %s: %v", dir, err)
 	}
-	b, err := os.ReadFile(filepath.Join("/sys/fs/fuse/connections", fmt.Sprint(mounts[0].Minor), "waiting"))
+	b, err := os.ReadFile(s.connection(mounts[0], "waiting"))
 	if err != nil {
 		s.TB.Fatalf("requests of %s: %v", dir, err)
 	}

@@ -40,15 +40,48 @@ func Mounts(dir string) ([]MountInfo, error) {
 	return found, err
 }
 
-// unmountBelow ends every FUSE mount below dir, hung or not: the connection is
+// unmountBelow ends every mount below dir, hung or not: a FUSE connection is
 // aborted first so that no reader stays in the kernel.
-func unmountBelow(dir string) {
+func (s *Swarm) unmountBelow(dir string) {
 	mounts, _ := Mounts(dir)
 	for i := len(mounts) - 1; i >= 0; i-- {
-		abort := filepath.Join("/sys/fs/fuse/connections", fmt.Sprint(mounts[i].Minor), "abort")
 		if strings.HasPrefix(mounts[i].Type, "fuse") {
-			os.WriteFile(abort, []byte("1"), 0o200)
+			os.WriteFile(s.connection(mounts[i], "abort"), []byte("1"), 0o200)
 		}
 		unix.Unmount(mounts[i].Dir, unix.MNT_DETACH)
 	}
+}
+
+// connections is where the kernel shows its FUSE connections.
+const connections = "/sys/fs/fuse/connections"
+
+// fuseControlMagic is the type of that file system.
+const fuseControlMagic = 0x65735543
+
+// connection is the path of a control file of a FUSE mount.
+func (s *Swarm) connection(m MountInfo, file string) string {
+	return filepath.Join(s.control, fmt.Sprint(m.Minor), file)
+}
+
+// mountControl finds the control files of FUSE connections, which on some
+// machines nobody has mounted; then the swarm does, outside its directory.
+func (s *Swarm) mountControl() (unmount func(), err error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(connections, &st); err == nil && st.Type == fuseControlMagic {
+		s.control = connections
+		return func() {}, nil
+	}
+	dir, err := os.MkdirTemp("", "holdfast-fusectl-")
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Mount("fusectl", dir, "fusectl", 0, ""); err != nil {
+		os.Remove(dir)
+		return nil, fmt.Errorf("mount the control files of FUSE: %w", err)
+	}
+	s.control = dir
+	return func() {
+		unix.Unmount(dir, unix.MNT_DETACH)
+		os.Remove(dir)
+	}, nil
 }

@@ -1,12 +1,16 @@
 package swarm
 
 import (
+	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Process is a command that runs beside the test. The swarm's cleanup kills it.
@@ -121,6 +125,13 @@ func (p *Process) Wait(limit time.Duration) int {
 func (p *Process) Kill() {
 	syscall.Kill(-p.Pid(), syscall.SIGKILL)
 	<-p.exited
+}
+
+// Waits reports whether the process is inside a read(2) now: the kernel shows
+// which call a sleeping process is in.
+func (p *Process) Waits() bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/syscall", p.Pid()))
+	return err == nil && strings.HasPrefix(string(b), fmt.Sprint(unix.SYS_READ, " "))
 }
 
 // Open lists the files below dir that the process holds open.

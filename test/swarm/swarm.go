@@ -30,6 +30,9 @@ type Swarm struct {
 	Bin string // the holdfast binary
 	Dir string // scratch directory, removed at the end
 
+	control        string // directory of FUSE's control files
+	unmountControl func()
+
 	mu        sync.Mutex // guards nodes and processes
 	nodes     []*Node
 	processes []*Process
@@ -52,6 +55,9 @@ func New(tb TB) *Swarm {
 		tb.Fatalf("scratch directory: %v", err)
 	}
 	s := &Swarm{TB: tb, Bin: bin, Dir: dir}
+	if s.unmountControl, err = s.mountControl(); err != nil {
+		tb.Fatalf("swarm: %v", err)
+	}
 	tb.Cleanup(s.close)
 	return s
 }
@@ -72,7 +78,7 @@ func (s *Swarm) Mkdir(elem ...string) string {
 }
 
 func (s *Swarm) close() {
-	unmountBelow(s.Dir)
+	s.unmountBelow(s.Dir)
 	s.mu.Lock()
 	nodes, processes := s.nodes, s.processes
 	s.mu.Unlock()
@@ -85,7 +91,8 @@ func (s *Swarm) close() {
 			s.TB.Logf("log of %s:\n%s", n.Name, n.logTail(8<<10))
 		}
 	}
-	unmountBelow(s.Dir)
+	s.unmountBelow(s.Dir)
+	s.unmountControl()
 	if err := os.RemoveAll(s.Dir); err != nil {
 		s.TB.Errorf("remove scratch directory: %v", err)
 	}
