@@ -26,7 +26,7 @@ func (f *File) Leaves(ctx context.Context, off, n uint64, localOnly bool) ([]Lea
 	}
 	var out []Leaf
 	w := f.walk(off, off+min(n, f.size-off))
-	for len(out) < maxLeaves {
+	for len(out) < maxLeaves && ctx.Err() == nil {
 		batch, err := w.take(min(f.r.parallel, maxLeaves-len(out)))
 		if err == nil && len(batch) > 0 {
 			err = f.classify(ctx, batch, localOnly)
@@ -40,6 +40,9 @@ func (f *File) Leaves(ctx context.Context, off, n uint64, localOnly bool) ([]Lea
 		if out, err = w.emit(ctx, out, batch); err != nil {
 			return nil, fmt.Errorf("list blocks of %s at %d: %w", f.root.CID, off, err)
 		}
+	}
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
 	}
 	return out, nil
 }

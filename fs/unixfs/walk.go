@@ -116,6 +116,9 @@ func (f *File) readAcross(ctx context.Context, p []byte, off uint64) error {
 	end := off + uint64(len(p))
 	w := f.walk(off, end)
 	for {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		batch, err := w.take(f.r.parallel)
 		if err != nil || len(batch) == 0 {
 			return err
