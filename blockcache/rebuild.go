@@ -259,7 +259,11 @@ func (s *Store) mendPins(ctx context.Context) error {
 			return fix.write(s.ix.k(tagMember, string(rest)), nil)
 		}
 		counts[root]++
-		return fix.write(s.ix.pairKey(tagPinned, k, root), []byte{1})
+		turned := s.ix.pairKey(tagPinned, k, root)
+		if old, err := s.ix.value(txn, turned); err != nil || old != nil {
+			return err
+		}
+		return fix.write(turned, []byte{1})
 	})
 	if err = errors.Join(err, fix.flush()); err != nil {
 		return err
@@ -278,7 +282,10 @@ func (s *Store) mendPins(ctx context.Context) error {
 	}
 	below = s.ix.k(tagPin, "")
 	err = s.ix.each(ctx, below, below, true, func(rest, v []byte) error {
-		_, complete := decodePin(v)
+		n, complete := decodePin(v)
+		if n == counts[string(rest)] {
+			return nil
+		}
 		return fix.write(s.ix.k(tagPin, string(rest)), encodePin(counts[string(rest)], complete))
 	})
 	return errors.Join(err, fix.flush())
