@@ -110,8 +110,8 @@ func (m *machine) cost(w *want, mb *member, n int64) (cost time.Duration, ok boo
 		if a.answer == answerHave {
 			doubt = 1 + p.failures
 		}
-	} else if mb.cold >= coldAfter {
-		return 0, false
+	} else if mb.cold >= coldAfter || p.failures > m.limits.Retries {
+		return 0, false // only for what it says to have
 	}
 	return p.completion(m.now, n) * time.Duration(doubt), true
 }

@@ -301,7 +301,7 @@ func randomEvents(t *testing.T, seed uint64, events int) {
 // TestRandomEvents lives many lives. A failure prints its seed.
 func TestRandomEvents(t *testing.T) {
 	for seed := range uint64(randomSeeds) {
-		randomEvents(t, seed, 400)
+		randomEvents(t, seed, 250)
 		if t.Failed() {
 			return
 		}

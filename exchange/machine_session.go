@@ -228,6 +228,7 @@ func (s *session) ring(m *machine) {
 		m.closeSession(s)
 		return
 	}
+	m.pardon(s)
 	if s.seeking.n > 0 {
 		m.seekAgain(s)
 	} else if w := or(s.first(), s.choosy.head); w != nil {
@@ -236,6 +237,15 @@ func (s *session) ring(m *machine) {
 	m.redialMembers(s)
 	s.pause = min(2*s.pause, m.limits.RefreshMax)
 	m.timers.set(&s.timer, m.now+s.pause)
+}
+
+// pardon lets queued wants be asked of those peers again that did not have them, or did not answer.
+func (m *machine) pardon(s *session) {
+	for n := min(s.choosy.n, m.limits.PeerWants); n > 0; n-- {
+		w := s.choosy.head
+		w.tried = nil
+		m.enqueue(w)
+	}
 }
 
 // seekAgain gives every peer another chance at the wants that nobody has, and searches for more.
