@@ -47,6 +47,7 @@ type childSpec struct {
 	Readahead int64
 	Delay     time.Duration // of remote blocks
 	Away      bool          // nothing but the root is local
+	Lost      bool          // the root does not come
 	Program   string        // if set, the child is this program, run by nobody
 }
 
@@ -64,6 +65,9 @@ func childMain(text string) int {
 	if spec.Away {
 		c.f.away()
 		c.f.near(c.root)
+	}
+	if spec.Lost {
+		c.f.lose(c.root)
 	}
 	c.f.delay = spec.Delay
 	cfg := Config{Blocks: c.f, Root: c.root, Timeout: spec.Timeout, Lazy: spec.Lazy, ReadaheadBytes: spec.Readahead,

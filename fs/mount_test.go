@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -210,4 +211,29 @@ func TestMountPointErrors(t *testing.T) {
 		}
 	}
 	checkFile(t, alive.path("small"), []byte("small\n"))
+}
+
+func TestMountRunsPrograms(t *testing.T) {
+	s := mountChild(t, childSpec{Tree: "program", Away: true, Delay: 10 * time.Millisecond})
+	if got := sh(t, `"$1"/echo from the mount`, s.dir); got != "from the mount\n" {
+		t.Errorf("the program said %q", got)
+	}
+}
+
+func TestMountWithoutTheRoot(t *testing.T) {
+	dir := t.TempDir()
+	_, line := startChild(t, childSpec{Tree: "mixed", Dir: dir, Lost: true, Timeout: 100 * time.Millisecond})
+	if !strings.HasPrefix(line, "error mount ") || !strings.Contains(line, "unavailable within 100ms") {
+		t.Errorf("a root nobody has: %q", line)
+	}
+	if n := mountsAt(t, dir); n != 0 {
+		t.Errorf("%d mounts are left", n)
+	}
+	s := mountChild(t, childSpec{Tree: "mixed", Dir: dir, Lost: true, Lazy: true, Timeout: 100 * time.Millisecond})
+	sh(t, `stat -f "$1" && stat "$1"`, dir)
+	_, err := os.ReadDir(dir)
+	wantErrno(t, "list a root nobody has", err, syscall.EIO)
+	s.tell("find")
+	eventually(t, "the root is back", func() bool { _, err := os.ReadDir(dir); return err == nil })
+	checkFile(t, s.path("sub", "deep", "file"), []byte("deep down\n"))
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -165,10 +166,23 @@ func clearStale(ctx context.Context, dir string) error {
 	return fmt.Errorf("mount point %s: %w: more than %d dead mounts", dir, ErrBusy, staleLimit)
 }
 
-// dead tells whether nobody serves the mount at dir any more. statfs goes to the server each time; a server that is
-// alive answers it without the network.
+// deadPatience is how long a server may take to say that it is there.
+const deadPatience = 5 * time.Second
+
+// dead tells whether nobody serves the mount at dir any more. statfs goes to the server each time, and a server that is
+// well answers it without the network. One that hangs is not dead; the goroutine that asked it stays with it.
 func dead(dir string) bool {
-	var st unix.Statfs_t
-	err := unix.Statfs(dir, &st)
-	return errors.Is(err, syscall.ENOTCONN) || errors.Is(err, syscall.ECONNABORTED)
+	answer := make(chan error, 1)
+	go func() {
+		var st unix.Statfs_t
+		answer <- unix.Statfs(dir, &st)
+	}()
+	patience := time.NewTimer(deadPatience)
+	defer patience.Stop()
+	select {
+	case err := <-answer:
+		return errors.Is(err, syscall.ENOTCONN) || errors.Is(err, syscall.ECONNABORTED)
+	case <-patience.C:
+		return false
+	}
 }

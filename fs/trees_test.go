@@ -3,6 +3,7 @@ package fs
 import (
 	"context"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/ipfs/boxo/ipld/merkledag"
@@ -41,6 +42,11 @@ var trees = map[string]func(builder) cid.Cid{
 			top[fmt.Sprintf("dir%02d", i)] = b.numbered(20, 3000+i)
 		}
 		return b.dir(top).Cid()
+	},
+	"program": func(b builder) cid.Cid {
+		program, err := os.ReadFile("/bin/echo")
+		b.must(err)
+		return b.dir(map[string]ipld.Node{"echo": b.withMeta(program, 0o755, someTime)}).Cid()
 	},
 	"seek": func(b builder) cid.Cid {
 		return b.dir(map[string]ipld.Node{"plain": b.numbered(1000, 10), "hamt": b.numbered(6000, 10)}).Cid()
