@@ -99,12 +99,12 @@ func TestAnnounceAndAgainBeforeExpiry(t *testing.T) {
 		if err := q.Announce(t.Context(), c); err != nil { // fresh still
 			t.Fatal(err)
 		}
-		time.Sleep(20 * time.Hour)
+		sleep(t.Context(), 20*time.Hour)
 		synctest.Wait()
 		if n := len(log.of(c)); n != 1 {
 			t.Fatalf("announced %d times in 20 h, want 1", n)
 		}
-		time.Sleep(2*time.Hour + time.Minute)
+		sleep(t.Context(), 2*time.Hour+time.Minute)
 		synctest.Wait()
 		if n := len(log.of(c)); n != 2 {
 			t.Errorf("announced %d times in 22 h, want 2", n)
@@ -131,21 +131,21 @@ func TestAnnounceWaitsForPeersAndRetries(t *testing.T) {
 		if err := q.Announce(t.Context(), c); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Hour)
+		sleep(t.Context(), time.Hour)
 		if n := len(log.of(c)); n != 0 {
 			t.Fatalf("announced %d times with nobody there", n)
 		}
 		mu.Lock()
 		ready = true
 		mu.Unlock()
-		time.Sleep(8 * time.Second) // tried at 0, 1, 3, 7 s
+		sleep(t.Context(), 8*time.Second) // tried at 0, 1, 3, 7 s
 		synctest.Wait()
 		if n := len(log.of(c)); n != 4 {
 			t.Errorf("tried %d times in 8 s, want 4", n)
 		}
-		time.Sleep(2 * time.Hour)
+		sleep(t.Context(), 2*time.Hour)
 		before := len(log.of(c))
-		time.Sleep(10 * time.Minute)
+		sleep(t.Context(), 10*time.Minute)
 		synctest.Wait()
 		if n := len(log.of(c)) - before; n != 1 {
 			t.Errorf("tried %d times in 10 min after long failure, want 1", n)
@@ -154,7 +154,7 @@ func TestAnnounceWaitsForPeersAndRetries(t *testing.T) {
 			t.Errorf("stats %+v, want one pending", s)
 		}
 		log.setFail(nil)
-		time.Sleep(11 * time.Minute)
+		sleep(t.Context(), 11*time.Minute)
 		synctest.Wait()
 		if s := q.Stats(); s.Pending != 0 {
 			t.Errorf("stats %+v after success, want none pending", s)
@@ -196,7 +196,7 @@ func TestAnnounceSurvivesRestart(t *testing.T) {
 		if n := len(log.of(done)); n != 1 {
 			t.Errorf("what was announced was announced %d times after a restart, want 1", n)
 		}
-		time.Sleep(23 * time.Hour)
+		sleep(t.Context(), 23*time.Hour)
 		synctest.Wait()
 		if n := len(log.of(done)); n != 2 {
 			t.Errorf("announced %d times in 23 h over a restart, want 2", n)
@@ -224,7 +224,7 @@ func TestAnnounceIsBounded(t *testing.T) {
 		if err := q.Announce(t.Context(), testCID(20)); !errors.Is(err, errAnnounceFull) {
 			t.Errorf("announced into a full queue: %v", err)
 		}
-		time.Sleep(10 * time.Minute)
+		sleep(t.Context(), 10*time.Minute)
 		synctest.Wait()
 		if log.most != 3 {
 			t.Errorf("%d announcements at once, want 3", log.most)

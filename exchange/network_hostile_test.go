@@ -221,3 +221,49 @@ func (s *testStore) served() int {
 	defer s.mu.Unlock()
 	return s.gets
 }
+
+func TestHostileResetsAreRetried(t *testing.T) {
+	goroutinesBack(t)
+	n := hastyNode(t)
+	h := newHostile(t, n)
+	wants := map[int][]blocks.Block{0: {rawBlockOf(t, 1)}, 1: {rawBlockOf(t, 2)}}
+	n.net.Send(h.ID(), wantAll(WantBlock, wants[0]...))
+	first := <-h.streams
+	h.reads(t, first, wants[0][0])
+	if err := first.Reset(); err != nil {
+		t.Fatal(err)
+	}
+	// What is written before the reset is known is lost, as with any broken line; so ask until it comes.
+	var second network.Stream
+	until(t, "another stream", func() bool {
+		n.net.Send(h.ID(), wantAll(WantBlock, wants[1]...))
+		select {
+		case second = <-h.streams:
+			return true
+		default:
+			return false
+		}
+	})
+	h.reads(t, second, wants[1][0])
+	if len(n.told.errs) > 0 {
+		t.Errorf("a reset that could be mended was reported: %v", n.told.errs)
+	}
+}
+
+// reads reads one message and checks that it wants a block.
+func (h *hostile) reads(t *testing.T, s network.Stream, b blocks.Block) {
+	t.Helper()
+	f := newFrameReader(s, hang)
+	size, err := f.length()
+	if err != nil {
+		t.Fatal(err)
+	}
+	frame, err := f.body(size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := decodeAndVerify(frame)
+	if err != nil || len(m.entries) != 1 || m.entries[0].CID != b.Cid() {
+		t.Errorf("read %+v, %v, want an entry for %s", m, err, b.Cid())
+	}
+}
