@@ -3,9 +3,9 @@ package repo
 // Prefixes of the one database. Each belongs to one room; nothing else reads or writes below it. A
 // change here, or of what lies below a prefix, is a change of [FormatVersion].
 var (
-	PrefixBlocks    = []byte("b/") // blockcache: index of blocks, bodies, pins
-	PrefixRouting   = []byte("d/") // exchange: the DHT's provider records
-	PrefixAnnounce  = []byte("a/") // exchange: the queue of announcements
-	PrefixPeers     = []byte("p/") // repo: peers to stay connected to
-	PrefixMounts    = []byte("m/") // repo: mounts that a daemon restores
+	PrefixBlocks   = []byte("b/") // blockcache: index of blocks, bodies, pins
+	PrefixRouting  = []byte("d/") // exchange: the DHT's provider records
+	PrefixAnnounce = []byte("a/") // exchange: the queue of announcements
+	PrefixPeers    = []byte("p/") // repo: peers to stay connected to
+	PrefixMounts   = []byte("m/") // repo: mounts that a daemon restores
 )

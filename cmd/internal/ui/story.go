@@ -32,10 +32,23 @@ func (s *Story) Step(title string, work func() (string, error)) error {
 	}
 	start := time.Now()
 	result, err := work()
-	took := time.Since(start)
 	if s.live {
 		fmt.Fprint(s.w, "\r\x1b[2K")
 	}
+	return s.ended(title, result, time.Since(start), err)
+}
+
+// StepWithBar is Step with a bar of total bytes, which work moves, in place of the waiting line.
+func (s *Story) StepWithBar(title string, total int64, work func(*Bar) (string, error)) error {
+	bar := NewBar(s.w, "  "+title, total)
+	start := time.Now()
+	result, err := work(bar)
+	bar.End()
+	return s.ended(title, result, time.Since(start), err)
+}
+
+// ended prints what came of a step and returns err.
+func (s *Story) ended(title, result string, took time.Duration, err error) error {
 	if err != nil {
 		fmt.Fprintf(s.w, "  %s %s\n", s.paint("31", "✗"), title)
 		return err

@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/holdfastfs/holdfast/cmd/internal/api"
+	"github.com/holdfastfs/holdfast/cmd/internal/repo"
+	"github.com/holdfastfs/holdfast/fs"
+)
+
+// How long the demo waits for a node to answer, and to end.
+const (
+	startPatience = 30 * time.Second
+	stopPatience  = 15 * time.Second
+)
+
+// demoNode is a daemon that the demo runs as a child.
+type demoNode struct {
+	*api.Client
+	name, repo string
+	cmd        *exec.Cmd
+	exited     chan struct{}
+	id         api.ID
+}
+
+// spawn starts a daemon; unless it is to be kept it ends with the demo, even if that is killed.
+func (d *demo) spawn(name string) (*demoNode, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	n := &demoNode{name: name, repo: filepath.Join(d.dir, strings.ToLower(name)), exited: make(chan struct{})}
+	log, err := os.Create(filepath.Join(d.dir, strings.ToLower(name)+".log"))
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	n.cmd = exec.Command(self, "--repo", n.repo, "--log-level", "warn", "daemon", "--network", "local")
+	n.cmd.Stdout, n.cmd.Stderr = log, log
+	// A group of its own: Ctrl-C is for the demo, which then ends its nodes one by one.
+	n.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if !d.keep {
+		n.cmd.SysProcAttr.Pdeathsig = syscall.SIGTERM
+	}
+	if err := n.cmd.Start(); err != nil {
+		return nil, err
+	}
+	go func() {
+		n.cmd.Wait()
+		close(n.exited)
+	}()
+	d.nodes = append(d.nodes, n)
+	return n, nil
+}
+
+// ready waits until the node answers.
+func (n *demoNode) ready(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, startPatience, fmt.Errorf("node %s does not answer", n.name))
+	defer cancel()
+	for {
+		c, err := api.Dial(ctx, repo.SocketPath(n.repo))
+		if err == nil {
+			n.Client = c
+			n.id, err = c.ID(ctx)
+			return err
+		}
+		select {
+		case <-n.exited:
+			return fmt.Errorf("node %s ended at once", n.name)
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+func (n *demoNode) alive() bool {
+	select {
+	case <-n.exited:
+		return false
+	default:
+		return true
+	}
+}
+
+// kill ends the node as a power cut would.
+func (n *demoNode) kill() error {
+	err := n.cmd.Process.Kill()
+	<-n.exited
+	return err
+}
+
+// stop ends the node in order, and if it does not end, by force.
+func (n *demoNode) stop() error {
+	if !n.alive() {
+		return nil
+	}
+	n.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-n.exited:
+		return nil
+	case <-time.After(stopPatience):
+		return n.kill()
+	}
+}
+
+// tellLog copies what the node had to say.
+func (n *demoNode) tellLog(w io.Writer) {
+	text, err := os.ReadFile(n.repo + ".log")
+	if err != nil {
+		return
+	}
+	for line := range strings.Lines(string(text)) {
+		if strings.Contains(line, "level=") || strings.HasPrefix(line, "holdfast: ") {
+			fmt.Fprintf(w, "node %s: %s\n", n.name, strings.TrimSpace(line))
+		}
+	}
+}
+
+// unmountLeft ends what a node that had to be killed left mounted.
+func unmountLeft(dirs ...string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), stopPatience)
+	defer cancel()
+	var errs []error
+	for _, dir := range dirs {
+		if err := fs.Unmount(ctx, dir, true); err != nil && !errors.Is(err, fs.ErrNotMounted) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
