@@ -68,8 +68,11 @@ func serves(t *testing.T, n *testNode) {
 	honest.dial(t, n)
 	b := rawBlockOf(t, 300<<10)
 	n.store.add(b)
-	honest.net.Send(n.id(), wantAll(WantBlock, b))
-	honest.gets(t, b)
+	// Asked for again as the machine does: a hasty node may run out of time on a busy machine.
+	until(t, "an honest peer's block", func() bool {
+		honest.net.Send(n.id(), wantAll(WantBlock, b))
+		return honest.told.has(func() bool { return honest.told.blocks[b.Cid()] != nil })()
+	})
 }
 
 func TestHostileMessages(t *testing.T) {
