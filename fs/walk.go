@@ -39,8 +39,9 @@ type walk struct {
 	stop context.CancelFunc
 	used uint64 // guarded by walks.mu
 
-	// mu guards what follows.
+	// mu guards what follows. A directory's is taken before its parent's.
 	mu     sync.Mutex
+	told   bool     // that it is part of a walk, to its parent
 	opened []string // before the order was known
 	order  *order   // nil until the directory is read
 	state  loading
@@ -138,6 +139,10 @@ func (w *walks) followLocked(k *walk, name string) {
 		w.mu.Unlock()
 	}
 	w.fetchLocked(k, next)
+	if k.order.window > 0 && !k.told && k.node.parent != nil {
+		k.told = true
+		w.observe(w.get(k.node.parent), k.node.name)
+	}
 }
 
 // loadLocked reads the directory in the background. With a window, its first files are fetched without waiting for a
