@@ -136,6 +136,7 @@ func (b *body) leave() bool {
 func (p Place) fits(c cid.Cid, n int) bool {
 	return p.File.Defined() && c.Prefix().Codec == cid.Raw && p.FileBytes >= MinBodyBytes &&
 		p.FileBytes <= maxFileBytes && p.Offset <= p.FileBytes && uint64(n) <= p.FileBytes-p.Offset &&
+		(p.Bytes == 0 || p.Bytes == uint64(n)) &&
 		(n >= minLeafBytes || p.Offset+uint64(n) == p.FileBytes) && len(p.File.Bytes()) <= maxCIDBytes
 }
 

@@ -136,15 +136,17 @@ func TestHostilePlaces(t *testing.T) {
 	mustPut(t, b, f.leaves[1])
 	const size = 5 << 20
 	for name, p := range map[string]Place{
-		"overlaps":        {f.root, 1<<20 + 1, size},
-		"ends behind":     {f.root, size - 1, size},
-		"begins behind":   {f.root, size + 1, size},
-		"wraps":           {f.root, ^uint64(0) - 5, size},
-		"another length":  {f.root, 3 << 20, size + 1},
-		"shorter":         {f.root, 3 << 20, 4 << 20},
-		"beyond disks":    {f.leaves[0].Block.Cid(), 1 << 62, 1 << 63},
-		"file undefined":  {cid.Undef, 0, size},
-		"file too little": {f.root, 0, 1 << 20},
+		"declared longer":  {File: f.root, Offset: 2 << 20, FileBytes: size, Bytes: 1<<20 + 1},
+		"declared shorter": {File: f.root, Offset: 2 << 20, FileBytes: size, Bytes: 1<<20 - 1},
+		"overlaps":         {File: f.root, Offset: 1<<20 + 1, FileBytes: size},
+		"ends behind":      {File: f.root, Offset: size - 1, FileBytes: size},
+		"begins behind":    {File: f.root, Offset: size + 1, FileBytes: size},
+		"wraps":            {File: f.root, Offset: ^uint64(0) - 5, FileBytes: size},
+		"another length":   {File: f.root, Offset: 3 << 20, FileBytes: size + 1},
+		"shorter":          {File: f.root, Offset: 3 << 20, FileBytes: 4 << 20},
+		"beyond disks":     {File: f.leaves[0].Block.Cid(), Offset: 1 << 62, FileBytes: 1 << 63},
+		"file undefined":   {File: cid.Undef, Offset: 0, FileBytes: size},
+		"file too little":  {File: f.root, Offset: 0, FileBytes: 1 << 20},
 	} {
 		evil := randBlock(t, uint64(len(name)*100+int(p.Offset%97)), 1<<20)
 		mustPut(t, b, Entry{Block: evil, Place: p})
@@ -154,7 +156,7 @@ func TestHostilePlaces(t *testing.T) {
 		}
 	}
 	tiny := randBlock(t, 77, 1)
-	mustPut(t, b, Entry{Block: tiny, Place: Place{f.root, 3 << 20, size}})
+	mustPut(t, b, Entry{Block: tiny, Place: Place{File: f.root, Offset: 3 << 20, FileBytes: size}})
 	mustPut(t, b, f.leaves...)
 	mustBody(t, b.Store, f)
 }
@@ -166,7 +168,7 @@ func TestRepeatedLeaves(t *testing.T) {
 	root := randBlock(t, 1, 10).Cid()
 	const n = 100
 	for i := range uint64(n) {
-		mustPut(t, b, Entry{Block: zero, Place: Place{root, i * 64 << 10, n * 64 << 10}})
+		mustPut(t, b, Entry{Block: zero, Place: Place{File: root, Offset: i * 64 << 10, FileBytes: n * 64 << 10}})
 	}
 	fd, ok := b.Body(root)
 	if !ok {

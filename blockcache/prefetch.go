@@ -68,6 +68,9 @@ func (c *Cache) Prefetch(ctx context.Context, ws []Want) {
 
 // guess is the most bytes that a want is likely to bring.
 func (w Want) guess() int64 {
+	if w.Place.Bytes > 0 {
+		return int64(min(prefetchGuess, w.Place.Bytes))
+	}
 	if w.Place.File.Defined() && w.Place.Offset < w.Place.FileBytes {
 		return int64(min(prefetchGuess, w.Place.FileBytes-w.Place.Offset))
 	}

@@ -75,8 +75,8 @@ func (s *session) member(p *peerState) *member {
 // estimate is the expected length of a block that is not here.
 func (s *session) estimate(w *want) int64 {
 	n := int64(s.bytes)
-	left := int64(0)
-	if w.Place.FileBytes > w.Place.Offset {
+	left := int64(min(w.Place.Bytes, mib))
+	if left == 0 && w.Place.FileBytes > w.Place.Offset {
 		left = int64(min(w.Place.FileBytes-w.Place.Offset, mib))
 	}
 	switch {

@@ -116,6 +116,7 @@ type Place struct {
 	File      cid.Cid // the file's root
 	Offset    uint64  // bytes from the file's start
 	FileBytes uint64  // the file's length
+	Bytes     uint64  // what the file declares to lie there, down to the leaf; 0 is unknown
 }
 
 // Want names a block and what is known about it.

@@ -72,7 +72,7 @@ func (f *File) read(ctx context.Context, p []byte, off uint64) error {
 func (f *File) rootSpan() span {
 	s := span{want: f.root, end: f.size, raw: f.raw, inner: !f.raw}
 	if !f.raw {
-		s.want.Place = Place{File: f.root.CID, FileBytes: f.size}
+		s.want.Place = Place{File: f.root.CID, FileBytes: f.size, Bytes: f.size}
 	}
 	return s
 }
@@ -92,7 +92,10 @@ func (f *File) childSpan(n *dagNode, i int, base uint64, depth int) (span, error
 	default:
 		return s, corruptf("codec 0x%x inside a file", c.Type())
 	}
-	s.want = Want{CID: c, Dataset: f.root.Dataset, Place: Place{File: f.root.CID, Offset: s.off, FileBytes: f.size}}
+	s.want = Want{CID: c, Dataset: f.root.Dataset}
+	if s.end > s.off {
+		s.want.Place = Place{File: f.root.CID, Offset: s.off, FileBytes: f.size, Bytes: s.end - s.off}
+	}
 	return s, nil
 }
 

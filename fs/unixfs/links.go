@@ -46,13 +46,23 @@ func pbLinks(w Want, raw []byte) ([]Want, error) {
 		}
 		out[i] = Want{CID: c, Dataset: w.Dataset}
 		if file != nil {
-			out[i].Place = Place{File: w.Place.File, Offset: w.Place.Offset + file.childStart(i), FileBytes: w.Place.FileBytes}
-			if !w.Place.File.Defined() {
-				out[i].Place = Place{File: w.CID, Offset: file.childStart(i), FileBytes: file.size}
-			}
+			out[i].Place = placeOf(w, file, i)
 		}
 	}
 	return out, nil
+}
+
+// placeOf is where child i of the file node n lies, which was met as w. What is declared to be empty lies nowhere.
+func placeOf(w Want, n *dagNode, i int) Place {
+	start := n.childStart(i)
+	p := Place{File: w.Place.File, Offset: w.Place.Offset + start, FileBytes: w.Place.FileBytes, Bytes: n.ends[i] - start}
+	if !p.File.Defined() {
+		p.File, p.FileBytes = w.CID, n.size
+	}
+	if p.Bytes == 0 {
+		return Place{}
+	}
+	return p
 }
 
 // fileOf decodes a node of a file whose sizes fit to each other and to its place, or returns nil.
@@ -61,7 +71,8 @@ func fileOf(w Want, raw []byte) *dagNode {
 	if err != nil || !n.isFile() {
 		return nil
 	}
-	if p := w.Place; p.File.Defined() && (p.Offset > p.FileBytes || n.size > p.FileBytes-p.Offset) {
+	p := w.Place
+	if p.File.Defined() && (p.Offset > p.FileBytes || n.size > p.FileBytes-p.Offset || p.Bytes != 0 && n.size != p.Bytes) {
 		return nil
 	}
 	return n

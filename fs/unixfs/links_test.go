@@ -24,8 +24,8 @@ func TestLinksPlaces(t *testing.T) {
 	liar := store.node(fileData(nil, 18, 12, 5), link{c: inner}, link{c: leaf})
 	dir := store.node(&pb.Data{Type: pb.Data_Directory.Enum()}, link{name: "a", c: root}, link{name: "b", c: leaf})
 	ds := dir
-	at := func(c cid.Cid, file cid.Cid, off, bytes uint64) Want {
-		return Want{CID: c, Dataset: ds, Place: Place{File: file, Offset: off, FileBytes: bytes}}
+	at := func(c cid.Cid, off, declared uint64) Want {
+		return Want{CID: c, Dataset: ds, Place: Place{File: root, Offset: off, FileBytes: 17, Bytes: declared}}
 	}
 	none := func(c cid.Cid) Want { return Want{CID: c, Dataset: ds} }
 	tests := []struct {
@@ -34,10 +34,12 @@ func TestLinksPlaces(t *testing.T) {
 		want []Want
 	}{
 		{"directory", none(dir), []Want{none(root), none(leaf)}},
-		{"root", none(root), []Want{at(inner, root, 0, 17), at(leaf, root, 12, 17)}},
-		{"inner", at(inner, root, 0, 17), []Want{at(leaf, root, 2, 17), at(leaf, root, 7, 17)}},
-		{"inner past the end", at(inner, root, 6, 17), []Want{none(leaf), none(leaf)}},
-		{"inner far past the end", at(inner, root, 1<<63, 17), []Want{none(leaf), none(leaf)}},
+		{"root", none(root), []Want{at(inner, 0, 12), at(leaf, 12, 5)}},
+		{"inner", at(inner, 0, 12), []Want{at(leaf, 2, 5), at(leaf, 7, 5)}},
+		{"inner past the end", at(inner, 6, 0), []Want{none(leaf), none(leaf)}},
+		{"inner far past the end", at(inner, 1<<63, 0), []Want{none(leaf), none(leaf)}},
+		{"inner longer than declared", at(inner, 0, 11), []Want{none(leaf), none(leaf)}},
+		{"inner shorter than declared", at(inner, 0, 13), []Want{none(leaf), none(leaf)}},
 		{"liar", none(liar), []Want{none(inner), none(leaf)}},
 		{"raw", none(leaf), nil},
 		{"empty", none(store.node(fileData(nil, 0))), nil},

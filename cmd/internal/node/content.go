@@ -162,7 +162,7 @@ func firstBlocks(batch []unixfs.Entry, dir *unixfs.Node) []unixfs.Want {
 	for i, e := range batch {
 		wants[i] = unixfs.Want{CID: e.CID, Dataset: dir.Dataset}
 		if isRaw(e.CID) && e.TSize > 0 {
-			wants[i].Place = unixfs.Place{File: e.CID, FileBytes: e.TSize}
+			wants[i].Place = unixfs.Place{File: e.CID, FileBytes: e.TSize, Bytes: e.TSize}
 		}
 	}
 	return wants
