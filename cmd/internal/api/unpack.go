@@ -45,7 +45,7 @@ func Unpack(r io.Reader, out string, opts UnpackOptions) error {
 	if err != nil {
 		return fmt.Errorf("write %s: %w", out, err)
 	}
-	u := &unpacker{in: archive, opts: opts, buf: make([]byte, streamBytes)}
+	u := &unpacker{raw: r, in: archive, opts: opts, buf: make([]byte, streamBytes), made: make(map[string]bool)}
 	isDir := top.Typeflag == tar.TypeDir
 	switch {
 	case there != nil && there.IsDir() && isDir:
@@ -69,10 +69,12 @@ func CheckOutput(out string, force bool) error {
 }
 
 type unpacker struct {
+	raw  io.Reader
 	in   *tar.Reader
 	opts UnpackOptions
 	buf  []byte
-	dirs []dirMeta // to get their modes and times when all is in them
+	dirs []dirMeta       // to get their modes and times when all is in them
+	made map[string]bool // directories that entries may lie in: those that came before
 }
 
 // dirMeta is what a directory gets at the end.
@@ -133,7 +135,7 @@ func (u *unpacker) all(root *os.Root, top *tar.Header, name string, replace bool
 			return err
 		}
 	}
-	if _, err := io.Copy(io.Discard, u.in); err != nil {
+	if _, err := io.Copy(io.Discard, u.raw); err != nil { // its end says whether all was sent
 		return err
 	}
 	for i := len(u.dirs) - 1; i >= 0; i-- {
@@ -154,6 +156,9 @@ func (u *unpacker) place(name, top string) (string, error) {
 }
 
 func (u *unpacker) entry(root *os.Root, h *tar.Header, name string, replace bool) error {
+	if len(u.made) > 0 && !u.made[filepath.Dir(name)] {
+		return fmt.Errorf("entry %q lies in no directory of it", short(h.Name))
+	}
 	switch h.Typeflag {
 	case tar.TypeDir:
 		err := root.Mkdir(name, 0o777)
@@ -161,6 +166,7 @@ func (u *unpacker) entry(root *os.Root, h *tar.Header, name string, replace bool
 			err = checkDir(root, name)
 		}
 		u.dirs = append(u.dirs, dirMeta{name, h})
+		u.made[name] = true
 		return err
 	case tar.TypeSymlink:
 		if replace {

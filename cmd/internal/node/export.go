@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/ipfs/go-cid"
+	"github.com/multiformats/go-multihash"
 
 	"github.com/holdfastfs/holdfast/cmd/internal/api"
 	"github.com/holdfastfs/holdfast/fs/unixfs"
@@ -199,3 +200,6 @@ func tarMode(mode os.FileMode) uint32 {
 }
 
 func isRaw(c cid.Cid) bool { return c.Type() == cid.Raw }
+
+// isIdentity says whether a CID holds its block in itself.
+func isIdentity(c cid.Cid) bool { return c.Prefix().MhType == multihash.IDENTITY }

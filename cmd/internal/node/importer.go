@@ -12,15 +12,21 @@ import (
 	"github.com/ipld/go-codec-dagpb"
 	"github.com/multiformats/go-multihash"
 
+	"github.com/holdfastfs/holdfast/blockcache"
 	"github.com/holdfastfs/holdfast/cmd/internal/api"
+	"github.com/holdfastfs/holdfast/fs/unixfs"
 	"github.com/holdfastfs/holdfast/uploader/dag"
 )
 
 // importMark begins the name under which an import's blocks are kept until it has ended.
 const importMark = "holdfast import "
 
-// pinBatch is how many blocks are pinned at once.
-const pinBatch = 4096
+// How many blocks are pinned at once, and how many of an import may be unpinned: so few that they are the last to be
+// evicted.
+const (
+	pinBatch  = 4096
+	holdBatch = 256
+)
 
 // Add imports a tar stream, or one file's bytes.
 func (n *Node) Add(ctx context.Context, r io.Reader, opts api.AddOptions) (_ []api.Added, err error) {
@@ -29,6 +35,7 @@ func (n *Node) Add(ctx context.Context, r io.Reader, opts api.AddOptions) (_ []a
 		return nil, answer(err)
 	}
 	defer func() { err = answer(errors.Join(err, held.release(context.WithoutCancel(ctx)))) }()
+	evicted := n.store.Stats().Evictions
 	builder, err := dag.New(dag.Config{Sink: &sink{store: n.store, arrived: n.network.NotifyNewBlocks}, Preserve: opts.Preserve, Visit: held.visit})
 	if err != nil {
 		return nil, err
@@ -44,7 +51,12 @@ func (n *Node) Add(ctx context.Context, r io.Reader, opts api.AddOptions) (_ []a
 	for _, root := range roots {
 		if opts.Pin {
 			if _, err := n.pinTree(ctx, root.Link.CID, n.blocks.Local); err != nil {
-				return nil, err
+				return nil, n.lost(err)
+			}
+		}
+		if n.store.Stats().Evictions != evicted {
+			if err := n.checkTree(ctx, root.Link.CID); err != nil {
+				return nil, n.lost(err)
 			}
 		}
 		added = append(added, api.Added{Name: root.Name, CID: root.Link.CID.String(), Bytes: root.Link.Bytes})
@@ -56,6 +68,14 @@ func (n *Node) Add(ctx context.Context, r io.Reader, opts api.AddOptions) (_ []a
 		n.announceRoot(ctx, root.Link.CID)
 	}
 	return added, nil
+}
+
+// lost says of an import whose own blocks are not here any more what that means.
+func (n *Node) lost(err error) error {
+	if errors.Is(err, blockcache.ErrNotFound) || errors.Is(err, unixfs.ErrNotLocal) {
+		return fmt.Errorf("it drove out its own blocks: %w", blockcache.ErrFull)
+	}
+	return err
 }
 
 func importRoots(ctx context.Context, b *dag.Builder, r io.Reader, opts api.AddOptions) ([]dag.Root, error) {
@@ -71,7 +91,7 @@ func importRoots(ctx context.Context, b *dag.Builder, r io.Reader, opts api.AddO
 
 // announceRoot makes known that the node has a root. What fails is tried again by itself.
 func (n *Node) announceRoot(ctx context.Context, c cid.Cid) {
-	if c.Prefix().MhType == multihash.IDENTITY {
+	if isIdentity(c) {
 		return // it is in its name
 	}
 	if err := n.exchange.Announce(ctx, c); err != nil && ctx.Err() == nil {
@@ -104,7 +124,7 @@ func (n *Node) holdImport(ctx context.Context) (*held, error) {
 func (h *held) visit(c cid.Cid) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.batch = append(h.batch, c); len(h.batch) >= pinBatch {
+	if h.batch = append(h.batch, c); len(h.batch) >= holdBatch {
 		h.flushLocked()
 	}
 }

@@ -101,27 +101,49 @@ func (n *Node) watch(ctx context.Context, giveUp context.CancelCauseFunc, d *exc
 // pinTree pins every block of the DAG below root and returns how many there are. It reads inner nodes alone, by get;
 // leaves need not be here yet.
 func (n *Node) pinTree(ctx context.Context, root cid.Cid, get getter) (uint64, error) {
-	w := &pinWalk{n: n, root: root, get: get, seen: cid.NewSet()}
-	if err := w.walk(ctx, []unixfs.Want{{CID: root, Dataset: root}}); err != nil {
-		return 0, fmt.Errorf("pin %s: %w", root, err)
-	}
-	if err := w.flush(ctx); err != nil {
+	w := &treeWalk{get: get, seen: cid.NewSet()}
+	w.visit = func(ctx context.Context, batch []cid.Cid) error { return n.store.Pin(ctx, root, batch) }
+	if err := w.run(ctx, root); err != nil {
 		return 0, fmt.Errorf("pin %s: %w", root, err)
 	}
 	return uint64(w.count), n.store.FinishPin(ctx, root)
 }
 
-type pinWalk struct {
-	n     *Node
-	root  cid.Cid
+// checkTree fails with blockcache.ErrNotFound unless every block below root is in the store.
+func (n *Node) checkTree(ctx context.Context, root cid.Cid) error {
+	w := &treeWalk{get: n.blocks.Local, seen: cid.NewSet()}
+	w.visit = func(ctx context.Context, batch []cid.Cid) error {
+		for _, c := range batch {
+			if isIdentity(c) {
+				continue
+			}
+			if _, err := n.store.SizeOf(ctx, c); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return w.run(ctx, root)
+}
+
+// treeWalk hands out every block of a DAG in batches. It reads inner nodes alone, by get.
+type treeWalk struct {
 	get   getter
+	visit func(context.Context, []cid.Cid) error
 	seen  *cid.Set // inner nodes: leaves may be too many
 	batch []cid.Cid
 	count int
 }
 
-// walk pins wants and what is below them.
-func (w *pinWalk) walk(ctx context.Context, wants []unixfs.Want) error {
+func (w *treeWalk) run(ctx context.Context, root cid.Cid) error {
+	if err := w.walk(ctx, []unixfs.Want{{CID: root, Dataset: root}}); err != nil {
+		return err
+	}
+	return w.flush(ctx)
+}
+
+// walk hands out wants and what is below them.
+func (w *treeWalk) walk(ctx context.Context, wants []unixfs.Want) error {
 	for _, want := range wants {
 		w.batch = append(w.batch, want.CID)
 		w.count++
@@ -152,11 +174,11 @@ func (w *pinWalk) walk(ctx context.Context, wants []unixfs.Want) error {
 	return nil
 }
 
-func (w *pinWalk) flush(ctx context.Context) error {
+func (w *treeWalk) flush(ctx context.Context) error {
 	if len(w.batch) == 0 {
 		return nil
 	}
-	err := w.n.store.Pin(ctx, w.root, w.batch)
+	err := w.visit(ctx, w.batch)
 	w.batch = w.batch[:0]
 	return err
 }
