@@ -72,7 +72,6 @@ func TestBadPaths(t *testing.T) {
 		`cat "$1/nothing-here"`:                 "No such file or directory",
 		`cat "$1"`:                              "Is a directory",
 		`cat "$1/$(printf 'x%.0s' $(seq 255))"`: "No such file or directory",
-		`cat "$1/$(printf 'x%.0s' $(seq 256))"`: "File name too long",
 		`cat "$1/"$'\xff\xfe'`:                  "No such file or directory",
 	} {
 		if _, err := s.Sh(script, m); err == nil || !strings.Contains(err.Error(), message) {
@@ -103,7 +102,7 @@ func TestBadMountPoints(t *testing.T) {
 		t.Errorf("mounted twice: %v", here)
 	}
 	s.MustSh(`diff -r "$1" "$2"`, tree, m)
-	refused(t, n, 1, []string{"not mounted"}, "umount", full)
+	refused(t, n, 1, []string{full, "mount"}, "umount", full)
 	refused(t, n, 1, []string{s.Path("missing")}, "umount", s.Path("missing"))
 
 	s.MustSh(`mount -t tmpfs -o size=1m tmpfs "$1"`, s.Mkdir("foreign"))
@@ -167,7 +166,7 @@ func TestFullDisk(t *testing.T) {
 	keptRoot := n.Add(kept)
 	s.MustSh(`head -c "$(( $(df --output=avail -B1 "$1" | tail -n 1) - (100 << 20) ))" /dev/zero > "$1/ballast"`, disk)
 	large := s.RandomFile(64<<20, 2, "large")
-	refused(t, n, 1, []string{"large", "full"}, "add", large)
+	refused(t, n, 1, []string{"full"}, "add", large)
 	check := func() {
 		t.Helper()
 		out := s.Path("out")
@@ -181,7 +180,7 @@ func TestFullDisk(t *testing.T) {
 	n.Stop()
 
 	// So full that nothing can run.
-	s.MustSh(`head -c 1g /dev/zero > "$1/more" 2> /dev/null || true`, disk)
+	s.MustSh(`head -c 1G /dev/zero > "$1/more" 2> /dev/null || true`, disk)
 	refused(t, n, 1, []string{n.Repo}, "daemon")
 	s.MustSh(`rm "$1/ballast" "$1/more"`, disk)
 	n.Start()
@@ -191,18 +190,25 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
-// TestOrdinaryUser mounts as a user who may not: no fusermount3, no /dev/fuse.
+// TestOrdinaryUser mounts as a user who may not: no /dev/fuse, no fusermount3.
 func TestOrdinaryUser(t *testing.T) {
 	s := swarm.New(t)
-	tools := s.Mkdir("tools") // a PATH without fusermount3
-	user := &ordinary{s: s, home: s.Mkdir("home"), path: tools}
-	s.MustSh(`chmod 755 "$1"; chown 65534:65534 "$2"; cp "$3" "$4/holdfast"; mkdir "$2/m"; chown 65534:65534 "$2/m"`, s.Dir, user.home, s.Bin, tools)
+	user := &ordinary{s: s, home: s.Mkdir("home"), bin: s.Mkdir("bin") + "/holdfast"}
+	s.MustSh(`chmod 755 "$1"; mkdir "$2/m"; chown -R 65534:65534 "$2"; cp "$3" "$4"`, s.Dir, user.home, s.Bin, user.bin)
 	tree := s.ManyFiles(3, "tree")
-	root := strings.TrimSpace(user.must(t, "add", "-q", tree))
-	out, err := user.run("mount", root, user.home+"/m")
-	complains(t, "mount as an ordinary user without fusermount3", out, err, 1, []string{"fusermount3"})
+	out, err := user.run("", "add", "-q", tree)
+	must(t, err)
+	root := strings.TrimSpace(out)
+
+	hide := `mount --bind /dev/null "$(readlink -f "$(command -v fusermount3)")"`
+	out, err = user.run(hide, "mount", root, user.home+"/m")
+	complains(t, "mount without fusermount3", out, err, 1, []string{"fusermount3"})
+	nodev := `mount -t tmpfs -o size=1m tmpfs /dev; mknod -m 666 /dev/null c 1 3; mknod -m 666 /dev/urandom c 1 9`
+	out, err = user.run(nodev, "mount", root, user.home+"/m")
+	complains(t, "mount without /dev/fuse", out, err, 1, []string{"/dev/fuse"})
 	nothingMounted(t, s)
-	out, err = user.run("cat", root+"/entry-0000002")
+
+	out, err = user.run(hide, "cat", root+"/entry-0000002")
 	if err != nil || out != "2" {
 		t.Errorf("without a mount cat reads %q, %v", out, err)
 	}
@@ -210,21 +216,15 @@ func TestOrdinaryUser(t *testing.T) {
 
 // ordinary is the user nobody.
 type ordinary struct {
-	s    *swarm.Swarm
-	home string
-	path string
+	s         *swarm.Swarm
+	home, bin string
 }
 
-func (o *ordinary) run(args ...string) (string, error) {
-	script := `bin="$1"; home="$2"; shift 2; exec setpriv --reuid=65534 --regid=65534 --clear-groups --bounding-set=-all --no-new-privs env -i HOME="$home" PATH="$bin" HOLDFAST_PATH="$home/repo" "$bin/holdfast" "$@"`
-	return o.s.Sh(script, append([]string{o.path, o.home}, args...)...)
-}
-
-func (o *ordinary) must(t *testing.T, args ...string) string {
-	t.Helper()
-	out, err := o.run(args...)
-	must(t, err)
-	return out
+// run runs holdfast as the user, in a mount namespace that prepare has changed.
+func (o *ordinary) run(prepare string, args ...string) (string, error) {
+	script := `home="$1"; shift; exec unshare -m bash -euc '` + strings.ReplaceAll(prepare, `'`, `'\''`) + `
+		home="$1"; shift; exec setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs env -i HOME="$home" PATH="$PATH" HOLDFAST_PATH="$home/repo" "$@"' bash "$home" "$@"`
+	return o.s.Sh(script, append([]string{o.home, o.bin}, args...)...)
 }
 
 func nothingMounted(t *testing.T, s *swarm.Swarm) {

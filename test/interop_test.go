@@ -41,12 +41,18 @@ func TestBoxoFetchesFromHoldfast(t *testing.T) {
 		t.Errorf("boxo reads a file with hash %s, want %s", got, want)
 	}
 
-	// What nobody has is answered with dont-have, and taken back by a cancel.
+	// What nobody has is answered with dont-have, and taken back by a cancel; boxo
+	// asks for that word only of peers that have served the session.
+	session := node.bitswap.NewSession(ctx)
+	node.forget(ctx, root)
+	if _, err := session.GetBlock(ctx, cid.MustParse(root)); err != nil {
+		t.Fatalf("boxo fetches the root: %v", err)
+	}
 	lost, stop := context.WithCancel(ctx)
 	gone := make(chan struct{})
 	go func() {
 		defer close(gone)
-		node.online.Get(lost, missingCID(1))
+		session.GetBlock(lost, missingCID(1))
 	}()
 	s.Eventually("boxo is told dont-have", func() bool { _, received := node.counts.now(); return received.dontHave > 0 })
 	stop()
@@ -85,6 +91,8 @@ func TestHoldfastFetchesFromBoxo(t *testing.T) {
 		{"trickle, dag-pb leaves", v0Trickle, v0Trickle.tree(tree).Cid()},
 		{"HAMT, CIDv0", sharded, sharded.shards(tree).Cid()},
 	}
+	// A root too long to be given in answer to a want-have.
+	long := v1.tree(s.RandomFile(800_000, 24, "long")).Cid().String()
 	first, second := startBoxo(t, v1), startBoxo(t, newBoxoDAG(t, uio2025))
 	for _, d := range dags {
 		copyBlocks(t, d.dag, first.dag)
@@ -92,6 +100,8 @@ func TestHoldfastFetchesFromBoxo(t *testing.T) {
 	}
 	b := s.Start("b")
 	b.Must("connect", addressOf(t, first.host), addressOf(t, second.host))
+	b.Must("get", long, "-o", s.Path("long again"))
+	s.MustSh(`cmp "$1" "$2"`, s.Path("long"), s.Path("long again"))
 	all := b.Mount("all", "")
 	for _, d := range dags {
 		out := s.Path("out of " + d.name)
@@ -115,6 +125,7 @@ func TestHoldfastFetchesFromBoxo(t *testing.T) {
 		sent2, received2 := second.counts.now()
 		return received1.plus(received2), sent1.plus(sent2)
 	}
+	t.Cleanup(func() { t.Logf("never crossed the wire: %q", missing(both())) })
 	s.Eventually("every kind has crossed the wire", func() bool { return missing(both()) == "" })
 	asked, answered := both()
 	t.Logf("boxo was asked %+v, answered %+v", asked, answered)
@@ -130,6 +141,12 @@ func (b *boxoDAG) shards(dir string) interface{ Cid() cid.Cid } {
 		entries = append(entries, named{e.Name(), b.tree(filepath.Join(dir, e.Name()))})
 	}
 	return b.hamt(entries...)
+}
+
+// forget drops a block of the blockstore.
+func (n *boxoNode) forget(ctx context.Context, c string) {
+	n.t.Helper()
+	must(n.t, n.dag.bs.DeleteBlock(ctx, cid.MustParse(c)))
 }
 
 // read hashes a file of a directory with boxo's reader.
