@@ -26,10 +26,11 @@ func (m *machine) priority(w *want) int32 {
 // count adds an ask to the sums it is part of, or takes it out.
 func (m *machine) count(a *ask, by int) {
 	p := a.peer
-	if !a.expired && a.answer != answerDontHave {
-		p.open += by
+	if !a.live() {
+		return
 	}
-	if a.kind == WantBlock && a.live() {
+	p.open += by
+	if a.kind == WantBlock {
 		p.blocks += by
 		p.bytes += int64(by) * a.bytes
 		m.bytes += int64(by) * a.bytes
@@ -122,18 +123,17 @@ func (m *machine) dropAll(p *peerState) []*want {
 	return wants
 }
 
-// have takes a peer's word that it has a block.
+// have takes a peer's word that it has a block. It may come after the question was taken back.
 func (m *machine) have(p *peerState, pr Presence) {
 	m.stats.Haves++
-	a := p.asks[pr.CID]
-	if a == nil {
+	w := m.wants[pr.CID]
+	if w == nil || w.state == wantStoring {
 		return
 	}
-	w := a.want
-	m.answered(a)
 	delete(w.tried, p)
 	m.join(w.session, p).cold = 0
-	if a.kind == WantHave {
+	if a := w.askOf(p); a != nil && a.kind == WantHave {
+		m.answered(a)
 		m.count(a, -1)
 		a.answer, a.expired = answerHave, false
 		m.count(a, 1)
@@ -169,7 +169,7 @@ func (m *machine) dontHave(p *peerState, pr Presence) {
 
 // answered measures how fast a peer says what it has.
 func (m *machine) answered(a *ask) {
-	if a.live() {
+	if a.answer == answerNone {
 		a.peer.answered(m.now - a.at)
 	}
 }

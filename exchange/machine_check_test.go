@@ -77,7 +77,7 @@ func checkPeers(t testing.TB, m *machine) {
 			if m.wants[c] != a.want || a.peer != p || a.want.askOf(p) != a {
 				t.Fatalf("%s is asked for what nobody wants", id)
 			}
-			if !a.expired && a.answer != answerDontHave {
+			if a.live() {
 				sum.open++
 			}
 			if a.kind == WantBlock && a.live() {

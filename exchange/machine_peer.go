@@ -189,11 +189,12 @@ func (m *machine) engageable(p *peerState) bool {
 	return p.active || len(m.active) < m.limits.ActivePeers || m.dispensable() != nil
 }
 
-// dispensable returns the peer in use that has had nothing to do for longest, or nil.
+// dispensable returns the peer in use that failed most, of those that no answer is waited for from, or
+// nil. Of equals it is the one that was asked nothing for longest.
 func (m *machine) dispensable() *peerState {
 	var found *peerState
 	for _, p := range m.active {
-		if p.open == 0 && (found == nil || p.used < found.used) {
+		if p.open == 0 && (found == nil || p.failures > found.failures || p.failures == found.failures && p.used < found.used) {
 			found = p
 		}
 	}

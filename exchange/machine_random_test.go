@@ -250,7 +250,7 @@ func (w *world) unasked(p peer.ID) {
 func (w *world) heal() {
 	angel := peer.ID("angel")
 	w.step(connectedEvent{angel, true})
-	for range 1000 {
+	for range 5000 {
 		for len(w.dials) > 0 {
 			w.step(dialedEvent{take(w.random, &w.dials), errors.New("refused")})
 		}
@@ -273,7 +273,7 @@ func (w *world) heal() {
 		if len(w.m.wants) == 0 {
 			return
 		}
-		w.pass(time.Second)
+		w.pass(200 * time.Millisecond)
 	}
 	w.Fatalf("%d wants are left beside a peer that has everything", len(w.m.wants))
 }

@@ -36,7 +36,7 @@ type peerState struct {
 
 	members []*member // sessions that it is good for
 	asks    map[cid.Cid]*ask
-	open    int   // asks that are unanswered or answered with have, and have time left
+	open    int   // asks that are unanswered and have time left
 	blocks  int   // blocks asked for that have time left
 	bytes   int64 // estimated length of those
 	outbox  []Entry
