@@ -237,3 +237,51 @@ func TestAPeerThatComesBackIsDialedAgain(t *testing.T) {
 		s.mustFetch(Want{CID: all[1].Cid(), Dataset: root.Cid()}, 5*time.Second)
 	})
 }
+
+func TestPromisesDoNotLockOthersOut(t *testing.T) {
+	simulate(t, Limits{}, func(s *sim) {
+		root, all := tree(200, 10*kib, 20)
+		for i := range 40 {
+			p := s.net.add(fmt.Sprint("promising", i))
+			p.promises = true
+			p.connect()
+		}
+		s.net.add("good", all...).connect()
+		if took := s.download(root, 5*time.Minute); took > 30*time.Second {
+			t.Errorf("took %v; %+v", took, s.Stats())
+		}
+	})
+}
+
+func TestLostMessagesAreSentAgain(t *testing.T) {
+	simulate(t, Limits{}, func(s *sim) {
+		b := leaf(1, 1000)
+		p := s.net.add("p", b)
+		p.loses = 1
+		p.connect()
+		got := make(chan time.Duration, 1)
+		go func() { got <- s.mustFetch(Want{CID: b.Cid()}, time.Hour) }()
+		s.after(time.Second)
+		p.change(func(p *simPeer) { p.loses = 0 })
+		if took := <-got; took > 35*time.Second {
+			t.Errorf("took %v", took)
+		}
+	})
+}
+
+func TestFailedSendIsMadeGood(t *testing.T) {
+	simulate(t, Limits{}, func(s *sim) {
+		b := leaf(1, 1000)
+		p := s.net.add("p", b)
+		p.loses = 1
+		p.connect()
+		got := make(chan time.Duration, 1)
+		go func() { got <- s.mustFetch(Want{CID: b.Cid()}, time.Hour) }()
+		s.after(100 * time.Millisecond)
+		p.change(func(p *simPeer) { p.loses = 0 })
+		s.net.handler.SendFailed(s.ctx, "p", errors.New("stream reset"))
+		if took := <-got; took > time.Second {
+			t.Errorf("took %v", took)
+		}
+	})
+}
