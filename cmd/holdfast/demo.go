@@ -76,7 +76,7 @@ func (d *demo) run(ctx context.Context) (err error) {
 
 // prepare finds the tree and makes the temporary directory.
 func (d *demo) prepare(ctx context.Context) (err error) {
-	d.grep = "."
+	d.grep = "the"
 	if d.tree == "" {
 		if d.tree, err = goSource(ctx); err != nil {
 			return hint.Add(fmt.Errorf("demo: find the source of Go: %w", err), "name a tree to add with --tree")

@@ -157,7 +157,9 @@ func (d *demo) readContent(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.story.Show(excerpt(found, d.treeMount+"/", 4))
+	if found != "" {
+		d.story.Show(excerpt(found, d.treeMount+"/", 4))
+	}
 	_, err = d.tool(ctx, "diff -r: the whole tree is the same", "diff", "-r", d.tree, d.treeMount)
 	return err
 }
@@ -195,7 +197,11 @@ func (d *demo) tool(ctx context.Context, title, name string, args ...string) (st
 		var complaint strings.Builder
 		cmd := exec.CommandContext(ctx, name, args...)
 		cmd.Stderr = &complaint
-		if out, err = cmd.Output(); err != nil {
+		out, err = cmd.Output()
+		if name == "grep" && cmd.ProcessState != nil && cmd.ProcessState.ExitCode() == 1 {
+			return "nothing found", nil
+		}
+		if err != nil {
 			return "", fmt.Errorf("demo: %s: %w: %s", name, err, excerpt(string(out)+complaint.String(), "", 3))
 		}
 		return "", nil
