@@ -11,7 +11,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/holdfastfs/holdfast/cmd/internal/api"
-	"github.com/holdfastfs/holdfast/cmd/internal/hint"
 	"github.com/holdfastfs/holdfast/cmd/internal/ui"
 )
 
@@ -75,7 +74,7 @@ func (a *app) add(ctx context.Context, c *api.Client, paths []string, f addFlags
 	}
 	bar := ui.NewBar(a.err, "add", total)
 	defer bar.End()
-	added, err := send(ctx, c, f.AddOptions, func(w io.Writer) error {
+	added, err := send(ctx, c, someOf(paths), f.AddOptions, func(w io.Writer) error {
 		return api.Pack(ctx, w, paths, api.PackOptions{Strict: f.strict, Progress: bar.Add, Skipped: func(path string, why error) {
 			fmt.Fprintf(a.err, "holdfast: left out %s: %v\n", ui.Printable(path), why)
 		}})
@@ -96,14 +95,14 @@ func (a *app) addStdin(ctx context.Context, c *api.Client, f addFlags) ([]api.Ad
 	bar := ui.NewBar(a.err, "add", 0)
 	defer bar.End()
 	f.Raw = true
-	return send(ctx, c, f.AddOptions, func(w io.Writer) error {
+	return send(ctx, c, "-", f.AddOptions, func(w io.Writer) error {
 		_, err := io.Copy(io.MultiWriter(w, countTo(bar)), a.in)
 		return err
 	})
 }
 
 // send gives what write writes to the node. The first to fail says why.
-func send(ctx context.Context, c *api.Client, opts api.AddOptions, write func(io.Writer) error) ([]api.Added, error) {
+func send(ctx context.Context, c *api.Client, what string, opts api.AddOptions, write func(io.Writer) error) ([]api.Added, error) {
 	in, out := io.Pipe()
 	written := make(chan error, 1)
 	go func() {
@@ -117,9 +116,17 @@ func send(ctx context.Context, c *api.Client, opts api.AddOptions, write func(io
 		return nil, werr
 	}
 	if err != nil {
-		return nil, hint.Add(fmt.Errorf("add: %w", err), "holdfast status shows the store")
+		return nil, fmt.Errorf("add %s: %w", what, err)
 	}
 	return added, nil
+}
+
+// someOf names paths in a message.
+func someOf(paths []string) string {
+	if len(paths) == 1 {
+		return paths[0]
+	}
+	return fmt.Sprintf("%s and %d more", paths[0], len(paths)-1)
 }
 
 var errNodeFailed = errors.New("the node takes no more")

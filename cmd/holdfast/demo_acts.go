@@ -77,7 +77,7 @@ func (d *demo) addContent(ctx context.Context) error {
 func (d *demo) add(ctx context.Context, title, path string, total int64, root *string) error {
 	start := time.Now()
 	return d.story.StepWithBar(title, total, func(bar *ui.Bar) (string, error) {
-		added, err := send(ctx, d.a.Client, api.AddOptions{Pin: true}, func(w io.Writer) error {
+		added, err := send(ctx, d.a.Client, path, api.AddOptions{Pin: true}, func(w io.Writer) error {
 			return api.Pack(ctx, w, []string{path}, api.PackOptions{Progress: bar.Add, Skipped: func(string, error) {}})
 		})
 		if err != nil {
