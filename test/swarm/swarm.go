@@ -20,10 +20,6 @@ type TB interface {
 	Cleanup(func())
 }
 
-// Patience bounds every wait of the swarm: far above what a healthy node
-// needs, so that only a hang reaches it.
-const Patience = 90 * time.Second
-
 // Swarm is a set of nodes that share a binary and a scratch directory.
 type Swarm struct {
 	TB  TB
