@@ -22,6 +22,7 @@ type call struct {
 	cancel   <-chan struct{} // closed by the kernel's INTERRUPT
 	pid      uint32
 	ending   func(pid uint32) bool
+	waits    *waits // that wait, of the mount; nil in tests
 	deadline time.Time
 
 	// mu guards what follows.
@@ -108,6 +109,10 @@ func (c *call) explain(err error) error {
 
 func (c *call) watch() {
 	defer close(c.watched)
+	if c.waits != nil {
+		c.waits.begin()
+		defer c.waits.end()
+	}
 	reason := c.wait()
 	c.mu.Lock()
 	c.reason = reason

@@ -8,7 +8,9 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -171,19 +173,59 @@ func detach(ctx context.Context, dir string, lazy bool) error {
 	return errors.New(helperError(string(out), err))
 }
 
-// watchDevice returns when the kernel has ended the connection behind fd: after an unmount or an abort. Writing to
-// wake makes it return earlier. It closes both.
-func watchDevice(fd, wake int) {
+// watchInterval is how soon waiting requests hear that the kernel has let go.
+const watchInterval = 50 * time.Millisecond
+
+// waits counts the requests that wait for blocks.
+type waits struct {
+	n    atomic.Int64
+	some chan struct{} // told when n leaves 0
+}
+
+func (w *waits) begin() {
+	if w.n.Add(1) > 1 {
+		return
+	}
+	select {
+	case w.some <- struct{}{}:
+	default:
+	}
+}
+
+func (w *waits) end() { w.n.Add(-1) }
+
+// watchDevice calls gone when the kernel has ended the connection behind fd, after an unmount or an abort, and requests
+// wait. Where none does, the server's own reading notices. It looks now and then rather than wait at the device: who
+// waits there is woken for every request. It closes fd.
+func watchDevice(ctx context.Context, fd int, w *waits, gone func()) {
 	defer unix.Close(fd)
-	defer unix.Close(wake)
-	fds := []unix.PollFd{{Fd: int32(fd)}, {Fd: int32(wake), Events: unix.POLLIN}}
+	tick := time.NewTicker(watchInterval)
+	defer tick.Stop()
 	for {
-		_, err := unix.Poll(fds, -1)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil || fds[0].Revents != 0 || fds[1].Revents != 0 {
+		tick.Stop()
+		select {
+		case <-ctx.Done():
 			return
+		case <-w.some:
+		}
+		tick.Reset(watchInterval)
+		for w.n.Load() > 0 {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			if disconnected(fd) {
+				gone()
+				return
+			}
 		}
 	}
+}
+
+// disconnected tells whether the kernel has ended the connection behind fd.
+func disconnected(fd int) bool {
+	fds := []unix.PollFd{{Fd: int32(fd)}}
+	n, err := unix.Poll(fds, 0)
+	return err == nil && n > 0 && fds[0].Revents != 0
 }

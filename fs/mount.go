@@ -109,12 +109,6 @@ func serve(dir string, t *tree, fd int) (*Mounted, error) {
 		unix.Close(fd)
 		return nil, err
 	}
-	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
-	if err != nil {
-		unix.Close(fd)
-		unix.Close(watch)
-		return nil, err
-	}
 	server, err := fuse.NewServer(t, "/dev/fd/"+strconv.Itoa(fd), &fuse.MountOptions{
 		MaxWrite: maxRequest, MaxBackground: maxBackground, EnableSymlinkCaching: true,
 		ExplicitDataCacheControl: true, DisableSplice: true,
@@ -122,32 +116,31 @@ func serve(dir string, t *tree, fd int) (*Mounted, error) {
 	})
 	if err != nil {
 		unix.Close(watch)
-		unix.Close(wake)
 		return nil, err
 	}
 	m := &Mounted{dir: dir, tree: t, server: server, gone: make(chan struct{})}
-	go m.run(watch, wake)
+	go m.run(watch)
 	return m, nil
 }
 
 // run serves until the kernel lets go, then ends whatever still waits.
-func (m *Mounted) run(watch, wake int) {
+func (m *Mounted) run(watch int) {
 	defer close(m.gone)
+	ctx, stop := context.WithCancel(context.Background())
 	var watching sync.WaitGroup
-	stop, err := unix.FcntlInt(uintptr(wake), unix.F_DUPFD_CLOEXEC, 0)
-	watching.Go(func() {
-		watchDevice(watch, wake)
-		m.tree.dead.Store(true)
-		m.tree.shutdown()
-	})
+	watching.Go(func() { watchDevice(ctx, watch, &m.tree.waits, m.tree.letGo) })
 	m.server.Serve()
-	if err == nil {
-		unix.Write(stop, []byte{1, 0, 0, 0, 0, 0, 0, 0})
-		unix.Close(stop)
-	}
+	stop()
 	watching.Wait()
+	m.tree.letGo()
 	m.tree.handles.closeAll()
 	m.tree.work.Wait()
+}
+
+// letGo ends all waiting for good: the kernel has ended the connection.
+func (t *tree) letGo() {
+	t.dead.Store(true)
+	t.shutdown()
 }
 
 // shutdown fails every request that waits for a block, now and later.

@@ -36,6 +36,7 @@ type tree struct {
 	rootKnown atomic.Bool
 
 	serving atomic.Pointer[serving]
+	waits   waits
 	dead    atomic.Bool // the kernel has let go
 	stats   counters
 }
@@ -67,6 +68,7 @@ func newTree(cfg Config, uid, gid uint32, fileRoot bool) *tree {
 		table:   newTable(root),
 	}
 	t.handles.init()
+	t.waits.some = make(chan struct{}, 1)
 	t.walks = newWalks(t)
 	t.serving.Store(newServing())
 	return t
@@ -77,7 +79,9 @@ func (t *tree) String() string { return subtype }
 
 // call begins a request that may wait.
 func (t *tree) call(cancel <-chan struct{}, caller *fuse.Caller) *call {
-	return newCall(t.serving.Load().Context, cancel, caller.Pid, t.cfg.Timeout)
+	c := newCall(t.serving.Load().Context, cancel, caller.Pid, t.cfg.Timeout)
+	c.waits = &t.waits
+	return c
 }
 
 // fail answers a request with the errno of err, and tells the log what is worth telling.
