@@ -75,8 +75,19 @@ func findHelper(names []string) (string, error) {
 	return "", errors.New("no fusermount3: install the package fuse3, or run as root")
 }
 
-// mountHelper has fusermount3 mount and send back the open device over a socket.
+// mountHelper has fusermount3 mount. When it is stopped halfway, what it may have mounted already is taken away.
 func mountHelper(ctx context.Context, r mountRequest) (fd int, err error) {
+	fd, err = runHelper(ctx, r)
+	if err != nil && ctx.Err() != nil {
+		if left := clearStale(context.WithoutCancel(ctx), r.dir); left != nil && !errors.Is(left, ErrBusy) {
+			err = fmt.Errorf("%w; %w", err, left)
+		}
+	}
+	return fd, err
+}
+
+// runHelper has fusermount3 mount and send back the open device over a socket.
+func runHelper(ctx context.Context, r mountRequest) (fd int, err error) {
 	path, err := findHelper(r.helpers)
 	if err != nil {
 		return -1, fmt.Errorf("mount %s: %w", r.dir, err)
@@ -97,6 +108,7 @@ func mountHelper(ctx context.Context, r mountRequest) (fd int, err error) {
 	cmd.ExtraFiles = []*os.File{theirs}
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
+	cmd.WaitDelay = time.Second
 	err = cmd.Run()
 	theirs.Close()
 	if err != nil {

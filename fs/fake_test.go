@@ -176,6 +176,9 @@ func (f *fake) Prefetch(ctx context.Context, ws []unixfs.Want) {
 }
 
 func (f *fake) Body(file cid.Cid) (*os.File, bool) {
+	if f.panics.Load() {
+		panic("a fault in the bodies")
+	}
 	f.mu.Lock()
 	path, ok := f.bodies[file]
 	f.mu.Unlock()

@@ -110,17 +110,31 @@ func (t *tree) open(ctx context.Context, n *node) (*opened, error) {
 		return nil, err
 	}
 	for {
-		fresh := &opened{node: n, file: file, count: 1}
-		fresh.mu.Lock()
-		if n.opened.CompareAndSwap(nil, fresh) {
-			fresh.backing = t.through.register(t, n)
-			fresh.mu.Unlock()
-			return fresh, nil
+		if o := t.openFirst(n, file); o != nil {
+			return o, nil
 		}
 		if o := n.opened.Load(); o != nil && o.share() {
 			return o, nil
 		}
 	}
+}
+
+// openFirst opens a node that nobody has open and decides its mode; nil if somebody was faster.
+func (t *tree) openFirst(n *node, file *unixfs.File) *opened {
+	fresh := &opened{node: n, file: file}
+	fresh.mu.Lock()
+	defer fresh.mu.Unlock()
+	if !n.opened.CompareAndSwap(nil, fresh) {
+		return nil
+	}
+	defer func() {
+		if fresh.count == 0 { // the registering panicked
+			n.opened.Store(nil)
+		}
+	}()
+	fresh.backing = t.through.register(t, n)
+	fresh.count = 1
+	return fresh
 }
 
 // share joins an open file; false if its last release came first.

@@ -30,11 +30,15 @@ const (
 
 	unmountRetry = 50 * time.Millisecond
 	unmountTries = 20
+
+	// endPatience is how long a mount that has left its directory may take to end.
+	endPatience = 5 * time.Second
 )
 
 // Mounted is a mount that this process serves.
 type Mounted struct {
 	dir    string
+	device string // its number in the mount table
 	tree   *tree
 	server *fuse.Server
 	gone   chan struct{} // closed when the kernel has let go and every goroutine of the mount has ended
@@ -63,7 +67,10 @@ func Mount(ctx context.Context, dir string, cfg Config) (*Mounted, error) {
 	}
 	m, err := serve(name, t, fd)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("mount %s: %w", dir, err), ignoreGone(detach(ctx, name, true)))
+		return nil, errors.Join(fmt.Errorf("mount %s: %w", dir, err), ignoreGone(detach(context.WithoutCancel(ctx), name, true)))
+	}
+	if e, ok, err := topMount(name); err == nil && ok && e.ours() {
+		m.device = e.device
 	}
 	t.through.probe(m.server, cfg.Logger)
 	raiseReadahead(name, cfg.Logger)
@@ -156,6 +163,9 @@ func (t *tree) resume() {
 
 // panicked keeps a fault in one request from taking the process down.
 func (t *tree) panicked(what any) fuse.Status {
+	if _, ok := t.missing.admit(fmt.Sprint("panic: ", what), time.Now()); !ok {
+		return fuse.EIO
+	}
 	t.log.Error("request panicked", "panic", what, "stack", string(debug.Stack()))
 	return fuse.EIO
 }
@@ -167,16 +177,24 @@ func (m *Mounted) Dir() string { return m.dir }
 func (m *Mounted) Wait() { <-m.gone }
 
 // Unmount ends the mount. Reads that wait for blocks fail at once. A mount in use otherwise is tried again for a
-// second and then stays and answers as before; the error is ErrBusy.
+// second and then stays and answers as before; the error is ErrBusy. It is ErrBusy too where the mount has left its
+// directory but stays in use from elsewhere: another mount namespace, or a directory it was bound to.
 func (m *Mounted) Unmount(ctx context.Context) error {
+	if m.ended() {
+		return nil
+	}
 	m.tree.shutdown()
-	if err := unmount(ctx, m.dir, false); err != nil {
-		m.tree.resume()
+	defer m.tree.resume()
+	if err := unmount(ctx, m.dir, m.device, false); err != nil {
 		return err
 	}
+	patience := time.NewTimer(endPatience)
+	defer patience.Stop()
 	select {
 	case <-m.gone:
 		return nil
+	case <-patience.C:
+		return fmt.Errorf("unmount %s: %w: it is mounted in another directory or mount namespace too", m.dir, ErrBusy)
 	case <-ctx.Done():
 		return fmt.Errorf("unmount %s: wait for its end: %w", m.dir, ctx.Err())
 	}
@@ -185,10 +203,21 @@ func (m *Mounted) Unmount(ctx context.Context) error {
 // Detach ends the mount even where it is busy: it leaves the directory tree, and programs that still use it keep what
 // they have open and are served until they are done. Wait waits for them.
 func (m *Mounted) Detach(ctx context.Context) error {
+	if m.ended() {
+		return nil
+	}
 	m.tree.shutdown()
-	err := unmount(ctx, m.dir, true)
-	m.tree.resume()
-	return err
+	defer m.tree.resume()
+	return unmount(ctx, m.dir, m.device, true)
+}
+
+func (m *Mounted) ended() bool {
+	select {
+	case <-m.gone:
+		return true
+	default:
+		return false
+	}
 }
 
 // Unmount ends a mount of ours that another process serves, or that nobody serves any more. With force a busy one is
@@ -205,23 +234,28 @@ func Unmount(ctx context.Context, dir string, force bool) error {
 	if !ok || !m.ours() {
 		return fmt.Errorf("unmount %s: %w", dir, ErrNotMounted)
 	}
-	return unmount(ctx, name, force || dead(name))
+	return unmount(ctx, name, m.device, force || dead(name))
 }
 
-// unmount tries until it works, the mount proves busy, or ctx ends.
-func unmount(ctx context.Context, dir string, force bool) error {
+// unmount takes the mount with a device number away from dir, and no other. It tries until that works, the mount proves
+// busy, or ctx ends.
+func unmount(ctx context.Context, dir, device string, force bool) error {
 	retry := time.NewTicker(unmountRetry)
 	defer retry.Stop()
 	for try := 1; ; try++ {
-		err := ignoreGone(detach(ctx, dir, false))
+		there, err := mountedAs(dir, device)
+		if err != nil {
+			return fmt.Errorf("unmount %s: %w", dir, err)
+		}
+		if !there {
+			return nil
+		}
+		err = ignoreGone(detach(ctx, dir, force && try > 2))
 		if err == nil {
 			return nil
 		}
 		if !errors.Is(err, syscall.EBUSY) {
 			return fmt.Errorf("unmount %s: %w", dir, err)
-		}
-		if force && try >= 2 {
-			return ignoreGone(detach(ctx, dir, true))
 		}
 		if try == unmountTries {
 			return fmt.Errorf("unmount %s: %w: a program has a file open in it or its current directory there%s", dir, ErrBusy, users(dir))

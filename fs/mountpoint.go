@@ -8,6 +8,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -45,7 +47,8 @@ func parseMountTable(r io.Reader) ([]mountEntry, error) {
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
 		before, after, ok := strings.Cut(lines.Text(), " - ")
-		head, tail := strings.Fields(before), strings.Fields(after)
+		// Other blanks than this one may stand in names as they are.
+		head, tail := strings.Split(before, " "), strings.Split(after, " ")
 		if !ok || len(head) < 6 || len(tail) < 2 {
 			continue
 		}
@@ -57,12 +60,23 @@ func parseMountTable(r io.Reader) ([]mountEntry, error) {
 	return table, nil
 }
 
-// unescape undoes the octal escapes of blanks in the mount table.
+// unescape undoes the octal escapes of the mount table.
 func unescape(s string) string {
-	if !strings.Contains(s, `\`) {
-		return s
+	var b strings.Builder
+	for {
+		before, after, ok := strings.Cut(s, `\`)
+		b.WriteString(before)
+		if !ok {
+			return b.String()
+		}
+		if n, err := strconv.ParseUint(after[:min(3, len(after))], 8, 8); err == nil && len(after) >= 3 {
+			b.WriteByte(byte(n))
+			s = after[3:]
+		} else {
+			b.WriteByte('\\')
+			s = after
+		}
 	}
-	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
 }
 
 // topMount finds the mount that shows at dir: the last one made there.
@@ -77,6 +91,29 @@ func topMount(dir string) (mountEntry, bool, error) {
 		}
 	}
 	return mountEntry{}, false, nil
+}
+
+// mountedAs tells whether what shows at dir is the mount with a device number. It is an error when something else was
+// mounted over it. Without a mount table, now or when the number was asked for, there is no knowing, and it is believed.
+func mountedAs(dir, device string) (bool, error) {
+	if device == "" {
+		return true, nil
+	}
+	table, err := mountTable()
+	if errors.Is(err, os.ErrNotExist) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	at := slices.DeleteFunc(table, func(m mountEntry) bool { return m.dir != dir })
+	if !slices.ContainsFunc(at, func(m mountEntry) bool { return m.device == device }) {
+		return false, nil
+	}
+	if top := at[len(at)-1]; top.device != device {
+		return false, fmt.Errorf("%w: %s is mounted over it", ErrBusy, top.source)
+	}
+	return true, nil
 }
 
 // resolveDir gives the name by which the mount table knows dir. The last element is not touched, as it may be a dead
@@ -153,6 +190,9 @@ const staleLimit = 64
 func clearStale(ctx context.Context, dir string) error {
 	for range staleLimit {
 		m, ok, err := topMount(dir)
+		if errors.Is(err, os.ErrNotExist) {
+			return nil // no /proc: whatever hides dir shows when it is looked at
+		}
 		if err != nil || !ok || !m.ours() {
 			return err
 		}

@@ -77,9 +77,10 @@ func (n *node) dataset(root cid.Cid) cid.Cid {
 	return n.cid
 }
 
-// describe takes over what the DAG says of the node.
+// describe takes over what the DAG says of the node, but for CID and kind: a root has them from the start, and they
+// are read without a lock.
 func (n *node) describe(un *unixfs.Node, fileMode os.FileMode) {
-	n.cid, n.kind, n.bytes, n.target = un.CID, un.Kind, un.Bytes, un.Target
+	n.bytes, n.target = un.Bytes, un.Target
 	n.sec, n.nsec = noTime, 0
 	if !un.ModTime.IsZero() {
 		n.sec, n.nsec = un.ModTime.Unix(), uint32(un.ModTime.Nanosecond())

@@ -59,7 +59,11 @@ func (p *passthrough) register(t *tree, n *node) int32 {
 		return 0
 	}
 	id, errno := p.backer.RegisterBackingFd(&fuse.BackingMap{Fd: int32(body.Fd())})
-	if errno != 0 {
+	switch {
+	case errno == syscall.ENOMEM || errno == syscall.ENOSPC || errno == syscall.EINTR:
+		p.log.Debug("the kernel has no room for a body now", "cid", n.cid, "errno", errno.Error())
+		return 0
+	case errno != 0:
 		if p.on.CompareAndSwap(true, false) {
 			p.log.Warn("passthrough is off from now: the kernel refused a file", "cid", n.cid, "errno", errno.Error())
 		}

@@ -5,7 +5,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
 // TestPassthroughBetweenOpens has a file become complete while it is open: the mode of an inode holds from its first
@@ -79,5 +82,55 @@ func TestPassthroughRefusesWrongBody(t *testing.T) {
 	checkFile(t, s.path("big"), random(bigBytes, 1))
 	if n := s.stats().Passthrough; n != 0 {
 		t.Errorf("%d inodes in passthrough", n)
+	}
+}
+
+// noBacker refuses every body with an errno.
+type noBacker struct{ errno syscall.Errno }
+
+func (b noBacker) RegisterBackingFd(*fuse.BackingMap) (int32, syscall.Errno) { return 0, b.errno }
+func (b noBacker) UnregisterBackingFd(int32) syscall.Errno                   { return b.errno }
+
+// TestPassthroughFailures has the bodies fail, and the kernel refuse them, for now and for good.
+func TestPassthroughFailures(t *testing.T) {
+	tr, f := newTestTree(t, "mixed", nil)
+	big, _ := tr.lookup(t, fuse.FUSE_ROOT_ID, "big")
+	body := filepath.Join(t.TempDir(), "body")
+	if err := os.WriteFile(body, random(bigBytes, 1), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	f.addBody(tr.table.get(big.NodeId).cid, body)
+	open := func() {
+		var out fuse.OpenOut
+		in := &fuse.OpenIn{InHeader: fuse.InHeader{NodeId: big.NodeId}}
+		if st := tr.Open(nil, in, &out); st != fuse.OK || out.OpenFlags&fuse.FOPEN_PASSTHROUGH != 0 {
+			t.Errorf("open: %v, flags %x", st, out.OpenFlags)
+		}
+		tr.Release(nil, &fuse.ReleaseIn{Fh: out.Fh})
+	}
+	tr.through.log = tr.log
+	tr.through.on.Store(true)
+	f.panics.Store(true)
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("no fault")
+			}
+		}()
+		tr.Open(nil, &fuse.OpenIn{InHeader: fuse.InHeader{NodeId: big.NodeId}}, &fuse.OpenOut{})
+	}()
+	f.panics.Store(false)
+	if tr.table.get(big.NodeId).opened.Load() != nil {
+		t.Error("a fault leaves the file open")
+	}
+	for _, c := range []struct {
+		errno syscall.Errno
+		on    bool
+	}{{syscall.ENOMEM, true}, {syscall.EPERM, false}} {
+		tr.through.backer = noBacker{c.errno}
+		open()
+		if on := tr.through.on.Load(); on != c.on {
+			t.Errorf("after %v passthrough is on: %v", c.errno, on)
+		}
 	}
 }

@@ -163,7 +163,7 @@ func (t *tree) datasetOf(parent *node, e unixfs.Entry) cid.Cid {
 
 // nodeOf makes the node of an entry, not yet in the table.
 func (t *tree) nodeOf(parent *node, name string, un *unixfs.Node) *node {
-	n := &node{parent: parent, name: name}
+	n := &node{parent: parent, name: name, cid: un.CID, kind: un.Kind}
 	n.describe(un, t.cfg.FileMode)
 	return n
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"log/slog"
 	"os"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -224,6 +225,16 @@ func TestBeginNeedsTheRoot(t *testing.T) {
 		t.Errorf("a lazy mount: %v", err)
 	}
 	f.find()
+	var asking sync.WaitGroup
+	for range 4 {
+		asking.Go(func() {
+			lazy.GetAttr(nil, &fuse.GetAttrIn{InHeader: fuse.InHeader{NodeId: fuse.FUSE_ROOT_ID}}, &fuse.AttrOut{})
+			lazy.GetXAttr(nil, &fuse.InHeader{NodeId: fuse.FUSE_ROOT_ID}, xattrCID, make([]byte, 256))
+			lazy.OpenDir(nil, &fuse.OpenIn{InHeader: fuse.InHeader{NodeId: fuse.FUSE_ROOT_ID}}, &fuse.OpenOut{})
+			lazy.lookup(t, fuse.FUSE_ROOT_ID, "small")
+		})
+	}
+	asking.Wait()
 	eventually(t, "the root is back", func() bool {
 		out, st := lazy.lookup(t, fuse.FUSE_ROOT_ID, "small")
 		return st == fuse.OK && out.Size == 6
@@ -245,7 +256,7 @@ func TestConfig(t *testing.T) {
 }
 
 func TestDescribe(t *testing.T) {
-	n := &node{}
+	n := &node{kind: unixfs.KindFile}
 	n.describe(&unixfs.Node{Kind: unixfs.KindFile, HasMode: true, Mode: os.ModeSetuid | os.ModeSticky | 0o751, Bytes: 4097, ModTime: someTime}, 0o444)
 	var a fuse.Attr
 	n.attr(&a, 1, 2)

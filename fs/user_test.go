@@ -106,15 +106,43 @@ func TestMountNeedsDeviceAndHelper(t *testing.T) {
 	}
 }
 
+// TestHelperStoppedHalfway ends the wait for a helper that has mounted and does not come to its end.
+func TestHelperStoppedHalfway(t *testing.T) {
+	dir, helper := t.TempDir(), filepath.Join(t.TempDir(), "helper")
+	script := "#!/bin/sh\nfusermount3 \"$@\" && exec tail -f /dev/null\n"
+	if err := os.WriteFile(helper, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	done := make(chan error, 1)
+	go func() {
+		_, err := mountHelper(ctx, mountRequest{dir: dir, fsName: "x", helpers: []string{helper}})
+		done <- err
+	}()
+	eventually(t, "the helper has mounted", func() bool { return mountsAt(t, dir) == 1 })
+	cancel()
+	if err := <-done; err == nil {
+		t.Error("a mount without its device")
+	}
+	if n := mountsAt(t, dir); n != 0 {
+		t.Errorf("%d mounts are left", n)
+	}
+}
+
 func TestMountTable(t *testing.T) {
 	table, err := parseMountTable(strings.NewReader(
 		"36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw\n" +
 			`40 35 0:52 / /home/a\040b ro,nosuid - fuse.holdfast holdfast:bafy\134x ro` + "\n" +
-			"garbage\n41 35 0:53 / /x ro shared:7 propagate_from:2 - fuse.other y ro\n"))
-	if err != nil || len(table) != 3 {
+			"garbage\n41 35 0:53 / /x ro shared:7 propagate_from:2 - fuse.other y ro\n" +
+			"42 35 0:54 / /a\u00a0b\vc ro - fuse.holdfast a\\043b\\8\\04 ro\n"))
+	if err != nil || len(table) != 4 {
 		t.Fatalf("%+v, %v", table, err)
 	}
 	if m := table[1]; !m.ours() || m.dir != "/home/a b" || m.device != "0:52" || m.source != `holdfast:bafy\x` {
+		t.Errorf("%+v", m)
+	}
+	if m := table[3]; !m.ours() || m.dir != "/a\u00a0b\vc" || m.source != `a#b\8\04` {
 		t.Errorf("%+v", m)
 	}
 	if table[0].ours() || table[2].ours() {
@@ -124,7 +152,7 @@ func TestMountTable(t *testing.T) {
 
 // TestMountPointWithBlanks mounts where the mount table has to escape the name.
 func TestMountPointWithBlanks(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "a b\t\\c")
+	dir := filepath.Join(t.TempDir(), "a b\t\\c\u00a0\n\u3000#")
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
