@@ -10,19 +10,12 @@ import (
 	"github.com/holdfastfs/holdfast/test/swarm"
 )
 
-// TestFlippedBitsAreFetchedAgain damages what a node has stored: no wrong byte
-// is ever read, and with a peer at hand the blocks come again.
+// TestFlippedBitsAreFetchedAgain damages what a killed node has stored: no wrong
+// byte is ever read, and with a peer at hand the blocks come again.
 func TestFlippedBitsAreFetchedAgain(t *testing.T) {
-	s, a, b := near(t)
-	tree := s.ManyFiles(200, "tree")
-	s.RandomFile(12<<20, 1, "tree", "big")
-	root := a.Add(tree)
-	b.Must("get", root, "-o", s.Path("out"))
-
+	s, a, b, tree, root := stored(t)
 	b.Kill()
-	if n := flip(t, b); n < 2 {
-		t.Fatalf("only %d files were damaged", n)
-	}
+	flip(t, b)
 	a.Kill()
 	b.Start()
 	m := b.Mount("m", root, "--timeout", "2s", "--lazy")
@@ -40,10 +33,38 @@ func TestFlippedBitsAreFetchedAgain(t *testing.T) {
 	}
 }
 
-// flip changes a bit in the middle of every 512 KiB of every file of a node's
-// block store and returns how many files there were.
-func flip(t *testing.T, n *swarm.Node) (files int) {
+// TestFlippedBitsAfterACleanStop damages what counts as verified. What the node
+// reads itself it checks, and what it finds bad it fetches again; a mount made
+// after that is right, too.
+func TestFlippedBitsAfterACleanStop(t *testing.T) {
+	s, _, b, tree, root := stored(t)
+	b.Stop()
+	flip(t, b)
+	b.Start()
+	b.Must("get", root, "-o", s.Path("again"))
+	s.MustSh(`diff -r "$1" "$2"`, tree, s.Path("again"))
+	if b.Figure("store.corruptions") == 0 {
+		t.Error("status tells of no corruption")
+	}
+	s.MustSh(`diff -r "$1" "$2"`, tree, b.Mount("m", root))
+}
+
+// stored is a node B that has fetched all of a tree of A's.
+func stored(t *testing.T) (s *swarm.Swarm, a, b *swarm.Node, tree, root string) {
 	t.Helper()
+	s, a, b = near(t)
+	tree = s.ManyFiles(200, "tree")
+	s.RandomFile(12<<20, 1, "tree", "big")
+	root = a.Add(tree)
+	b.Must("get", root, "-o", s.Path("out"))
+	return s, a, b, tree, root
+}
+
+// flip changes a bit in the middle of every 512 KiB of every file of a node's
+// block store.
+func flip(t *testing.T, n *swarm.Node) {
+	t.Helper()
+	files := 0
 	must(t, filepath.WalkDir(filepath.Join(n.Repo, "blocks"), func(path string, e fs.DirEntry, err error) error {
 		if err != nil || !e.Type().IsRegular() {
 			return err
@@ -61,5 +82,7 @@ func flip(t *testing.T, n *swarm.Node) (files int) {
 		files++
 		return os.WriteFile(path, b, e.Type().Perm()|0o600)
 	}))
-	return files
+	if files < 2 {
+		t.Fatalf("%s stores its blocks in %d files, a pack and a body at least are wanted", n.Name, files)
+	}
 }

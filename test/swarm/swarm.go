@@ -133,7 +133,7 @@ func output(cmd *exec.Cmd, limit time.Duration) (string, error) {
 	timer := time.AfterFunc(limit, func() { cmd.Process.Kill() })
 	defer timer.Stop()
 	if err := cmd.Wait(); err != nil {
-		return out.String(), &ExitError{Err: err, Code: cmd.ProcessState.ExitCode(), Stderr: errOut.String()}
+		return out.String(), &ExitError{Err: err, Code: cmd.ProcessState.ExitCode(), Stdout: out.String(), Stderr: errOut.String()}
 	}
 	return out.String(), nil
 }
@@ -142,9 +142,13 @@ func output(cmd *exec.Cmd, limit time.Duration) (string, error) {
 type ExitError struct {
 	Err    error
 	Code   int
+	Stdout string
 	Stderr string
 }
 
-func (e *ExitError) Error() string { return fmt.Sprintf("%v: %s", e.Err, e.Stderr) }
+// Error tells what was printed, of standard output the end.
+func (e *ExitError) Error() string {
+	return fmt.Sprintf("%v: %s%s", e.Err, e.Stdout[max(0, len(e.Stdout)-1000):], e.Stderr)
+}
 
 func (e *ExitError) Unwrap() error { return e.Err }
