@@ -251,9 +251,10 @@ func TestDownloadsWaitForAPlace(t *testing.T) {
 // TestWalkIsBounded: a DAG of many more links than a download may keep.
 func TestWalkIsBounded(t *testing.T) {
 	simulate(t, Limits{DownloadLinks: 500}, func(s *sim) {
-		root, all := tree(20_000, 16, 100)
+		const leaves = 20_000
+		root, all := tree(leaves, 16, 100)
 		s.net.add("p", all...).connect()
-		s.store.Put(s.ctx, arrivalsOf(all[:20_000]))
+		s.store.Put(s.ctx, arrivalsOf(all[leaves:]))
 		w := newWalk(s.Exchange, &transfer{root: Want{CID: root.Cid()}})
 		most := 0
 		w.watch = func() { most = max(most, w.waiting+len(w.aside)) }

@@ -70,15 +70,12 @@ func TestABadPeerAloneIsEnoughIfItDelivers(t *testing.T) {
 func TestCorruptPeerIsShutOut(t *testing.T) {
 	simulate(t, Limits{UnaskedBytes: mib}, func(s *sim) {
 		root, all := tree(100, 300*kib, 100)
-		bad := s.net.add("bad", all...)
-		bad.corrupts = true
+		bad, good := s.net.add("bad", all...), s.net.add("good", all...)
+		bad.corrupts, good.rate = true, 2*mib
 		bad.connect()
-		s.net.add("good", all...).connect()
+		good.connect()
 		s.download(root, time.Minute)
-		ctx := s.ctx
-		s.net.handler.PeerMisbehaved(ctx, "bad", errors.New("nonsense"))
-		s.after(time.Second)
-		if st := s.Stats(); st.Unasked == 0 || st.Bans == 0 || s.net.banned["bad"] == 0 {
+		if st := s.Stats(); st.Unasked < 4 || st.Bans != 1 || s.net.banned["bad"] == 0 {
 			t.Errorf("%+v", st)
 		}
 		bad.connect()
@@ -91,6 +88,17 @@ func TestCorruptPeerIsShutOut(t *testing.T) {
 		bad.connect()
 		if st := s.Stats(); st.Peers != 2 {
 			t.Errorf("%d peers after the ban", st.Peers)
+		}
+	})
+}
+
+func TestBrokenProtocolIsShutOut(t *testing.T) {
+	simulate(t, Limits{}, func(s *sim) {
+		s.net.add("bad").connect()
+		s.net.handler.PeerMisbehaved(s.ctx, "bad", errors.New("nonsense"))
+		s.after(time.Second)
+		if ps := s.Peers(); len(ps) != 1 || ps[0].Banned != s.limits.Ban-time.Second || s.net.banned["bad"] != 1 {
+			t.Errorf("%+v", ps)
 		}
 	})
 }
