@@ -49,6 +49,7 @@ type childSpec struct {
 	Away      bool          // nothing but the root is local
 	Lost      bool          // the root does not come
 	Program   string        // if set, the child is this program, run by nobody
+	NoProc    bool          // the child sees no /proc, and mounts where nobody else sees it
 }
 
 const nobody = 65534
@@ -235,6 +236,9 @@ func startChild(tb testing.TB, spec childSpec) (*served, string) {
 	if spec.Program != "" {
 		s.cmd = exec.Command(spec.Program)
 		s.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	}
+	if spec.NoProc {
+		s.cmd = exec.Command("unshare", "-m", "sh", "-c", `mount -t tmpfs none /proc && exec "$0"`, os.Args[0])
 	}
 	s.cmd.Env = append(os.Environ(), childEnv+"="+string(must(json.Marshal(spec))))
 	s.cmd.Stderr = s.log

@@ -2,6 +2,7 @@ package fs
 
 import (
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -68,5 +69,25 @@ func TestUnmountBoundElsewhere(t *testing.T) {
 	s.tell("wait")
 	if got := s.tell("unmount"); got != "ok" {
 		t.Errorf("unmount of what is gone: %s", got)
+	}
+}
+
+// TestMountWithoutProc mounts where there is no mount table to look at.
+func TestMountWithoutProc(t *testing.T) {
+	if os.Geteuid() != 0 {
+		return
+	}
+	s := mountChild(t, childSpec{Tree: "mixed", NoProc: true})
+	inside := `nsenter -m -t "$2" `
+	pid := strconv.Itoa(s.cmd.Process.Pid)
+	if got := sh(t, inside+`cat "$1"/sub/deep/file`, s.dir, pid); got != "deep down\n" {
+		t.Errorf("read %q", got)
+	}
+	if got := s.tell("unmount"); got != "ok" {
+		t.Errorf("unmount: %s", got)
+	}
+	s.tell("wait")
+	if got := sh(t, inside+`ls -A "$1"`, s.dir, pid); got != "" {
+		t.Errorf("still mounted: %s", got)
 	}
 }
