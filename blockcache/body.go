@@ -159,7 +159,10 @@ func (s *Store) beginBody(p Place) (*body, error) {
 	s.beginMu.Lock() // held over the creation of a file, so that each file gets one body
 	defer s.beginMu.Unlock()
 	if b := s.bodyOf(p.File); b != nil {
-		return b, nil // another length is refused by claim
+		if b.fileBytes != p.FileBytes {
+			return nil, nil
+		}
+		return b, nil
 	}
 	if s.partialBodies() >= maxPartial {
 		return nil, nil
@@ -307,6 +310,13 @@ func (s *Store) BodyState(file cid.Cid) (have, total uint64) {
 	return b.haveBytes(), b.fileBytes
 }
 
+// stay takes leave back.
+func (b *body) stay() {
+	b.mu.Lock()
+	b.leaving.Store(false)
+	b.mu.Unlock()
+}
+
 // dropBody removes a body that leave has marked: index entries first, then the file.
 func (s *Store) dropBody(ctx context.Context, b *body) error {
 	s.mu.Lock()
@@ -314,8 +324,8 @@ func (s *Store) dropBody(ctx context.Context, b *body) error {
 		delete(s.byFile, key2(b))
 	}
 	s.mu.Unlock()
-	for {
-		ls, err := s.ix.leaves(ctx, b.id, 0, maxChanges)
+	for from := uint64(0); ; { // on from the last: the index is slow to pass over what was just deleted
+		ls, err := s.ix.leaves(ctx, b.id, from, maxChanges)
 		if err != nil {
 			return err
 		}
@@ -325,6 +335,7 @@ func (s *Store) dropBody(ctx context.Context, b *body) error {
 		if err := s.dropLeaves(ctx, b, ls); err != nil {
 			return err
 		}
+		from = ls[len(ls)-1].off + 1
 	}
 	err := s.ix.batch(func(wb *badger.WriteBatch) error {
 		if err := wb.Delete(s.ix.idKey(tagSpans, b.id)); err != nil {

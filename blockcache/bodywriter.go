@@ -194,7 +194,7 @@ func (w *BodyWriter) publish(ctx context.Context, file cid.Cid) error {
 	}
 	s.beginMu.Lock() // no other body of the file may begin meanwhile; held over an index commit
 	old := s.bodyOf(file)
-	if old != nil && old.fileBytes == b.fileBytes && old.complete() {
+	if old != nil && old.fileBytes == b.fileBytes && old.complete() && s.sound(old) {
 		s.beginMu.Unlock()
 		return w.drop(ctx)
 	}
@@ -216,10 +216,18 @@ func (w *BodyWriter) publish(ctx context.Context, file cid.Cid) error {
 	return w.s.replace(ctx, old)
 }
 
-// replace removes a body whose file has a better one. If somebody writes to it, it is left to
-// eviction, as the first to go.
+// sound reports whether a body's bytes can be relied on as a writer's: they are checked, and stay.
+func (s *Store) sound(b *body) bool { return b.verified.Load() == s.epoch && !b.leaving.Load() }
+
+// replace removes a body whose file has a better one. What it has may be durable, and what takes its
+// place is not yet, so that comes first. If that fails, or somebody writes to the old body, it is
+// left to eviction, as the first to go.
 func (s *Store) replace(ctx context.Context, old *body) error {
 	old.tick.Store(0)
+	if err := s.syncShared(context.WithoutCancel(ctx)); err != nil {
+		s.log.Warn("a body that was replaced stays for now", "file", old.name, "err", err)
+		return nil
+	}
 	if !old.leave() {
 		return nil
 	}

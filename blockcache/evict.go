@@ -3,6 +3,7 @@ package blockcache
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 )
@@ -101,29 +102,52 @@ func (s *Store) victims() []victim {
 // evictOne evicts one file and returns how many bytes that gave; zero means that nothing can go.
 // The caller holds the evicting token. The removal of a file, once begun, is finished.
 func (s *Store) evictOne(ctx context.Context) (int64, error) {
+	var errs []error
 	for round := range 2 { // packs that were spared in the first round go in the second
 		for _, v := range s.victims() {
 			if err := ctx.Err(); err != nil {
 				return 0, err
 			}
-			var freed int64
-			var err error
-			if v.body != nil {
-				freed, err = s.evictBody(context.WithoutCancel(ctx), v.body)
-			} else {
-				freed, err = s.evictPack(context.WithoutCancel(ctx), v.pack, round > 0)
-			}
-			if err != nil {
-				return 0, fmt.Errorf("evict: %w", err)
+			freed, err := s.evict(context.WithoutCancel(ctx), v, round > 0)
+			if err != nil { // one bad file must not keep the others
+				errs = append(errs, fmt.Errorf("evict %s: %w", v.blob().name, err))
+				v.postpone(s.clock.Add(1))
 			}
 			if freed > 0 {
 				s.counts.evictions.Add(1)
 				s.counts.evictedBytes.Add(freed)
+				if len(errs) > 0 {
+					s.log.Warn("some files could not be evicted", "err", errors.Join(errs...))
+				}
 				return freed, nil
 			}
 		}
 	}
-	return 0, nil
+	return 0, errors.Join(errs...)
+}
+
+// evict evicts one file, if it may go.
+func (s *Store) evict(ctx context.Context, v victim, last bool) (int64, error) {
+	if v.body != nil {
+		return s.evictBody(ctx, v.body)
+	}
+	return s.evictPack(ctx, v.pack, last)
+}
+
+func (v victim) blob() *blob {
+	if v.body != nil {
+		return &v.body.blob
+	}
+	return &v.pack.blob
+}
+
+// postpone makes the file one of the last to be tried.
+func (v victim) postpone(now uint64) {
+	if v.body != nil {
+		v.body.tick.Store(now)
+		return
+	}
+	v.pack.tick.Store(now)
 }
 
 // evictBody removes a body unless a leaf of it is pinned or somebody writes to it.
@@ -132,11 +156,29 @@ func (s *Store) evictBody(ctx context.Context, b *body) (int64, error) {
 	if err != nil || pinned > 0 || !b.leave() {
 		return 0, err
 	}
+	// A Pin may have come in between, and a Put after it that found its blocks here. No Put counts
+	// on the body any more, so what comes from now on need not be looked for.
+	if pinned, err = s.pinnedInBody(ctx, b); err != nil || pinned > 0 {
+		b.stay()
+		return 0, err
+	}
 	n := int64(b.haveBytes())
 	if err := s.dropBody(ctx, b); err != nil {
+		s.keepBody(b)
 		return 0, err
 	}
 	return max(n, 1), nil
+}
+
+// keepBody makes what is left of a body whose removal failed readable again, so that the removal
+// is tried once more.
+func (s *Store) keepBody(b *body) {
+	b.stay()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if k := key2(b); k != "" && s.byFile[k] == nil && s.bodies[b.id] == b {
+		s.byFile[k] = b
+	}
 }
 
 // evictPack empties a pack of what is neither pinned nor in use.
@@ -167,18 +209,19 @@ func (s *Store) rewritePacks(ctx context.Context) error {
 		ps = append(ps, p)
 	}
 	s.mu.RUnlock()
+	var errs []error
 	for _, p := range ps {
 		s.packMu.Lock()
 		half := p.size > 0 && p.live.Load() < p.size/2
 		s.packMu.Unlock()
-		if !half || p.leaving.Load() {
+		if !half || p.leaving.Load() || ctx.Err() != nil {
 			continue
 		}
 		if _, err := s.sweep(ctx, p, keepAll); err != nil {
-			return fmt.Errorf("rewrite pack: %w", err)
+			errs = append(errs, fmt.Errorf("rewrite pack: %w", err))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // evictAhead evicts down to the low mark once the high mark is passed.

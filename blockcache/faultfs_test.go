@@ -21,6 +21,8 @@ type faultFiles struct {
 	files  map[string]*faultState
 	buried map[string]*faultState // removed, and the removal not durable; contents in morgue
 	room   int64                  // bytes that may still be written; below zero: no bound
+	sick   error                  // what Sync of files answers
+	bad    map[string]span        // per file, what cannot be read
 }
 
 // faultState is what the disk surely has of a file, as far as it differs from what was written.
@@ -64,7 +66,7 @@ func (f *faultFiles) Create(name string) (file, error) {
 	defer f.mu.Unlock()
 	st := &faultState{old: map[int64][]byte{}}
 	f.files[name] = st
-	return &faultFile{g, f, st}, nil
+	return &faultFile{g, f, st, name}, nil
 }
 
 func (f *faultFiles) Open(name string) (file, error) {
@@ -74,7 +76,7 @@ func (f *faultFiles) Open(name string) (file, error) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return &faultFile{g, f, f.files[name]}, nil
+	return &faultFile{g, f, f.files[name], name}, nil
 }
 
 func (f *faultFiles) Remove(name string) error {
@@ -107,8 +109,19 @@ func (f *faultFiles) SyncDirs() error {
 // faultFile is an open file of a faultFiles.
 type faultFile struct {
 	file
-	fs *faultFiles
-	st *faultState
+	fs   *faultFiles
+	st   *faultState
+	name string
+}
+
+func (g *faultFile) ReadAt(p []byte, off int64) (int, error) {
+	g.fs.mu.Lock()
+	x, ok := g.fs.bad[g.name]
+	g.fs.mu.Unlock()
+	if ok && uint64(off) < x.hi && x.lo < uint64(off)+uint64(len(p)) {
+		return 0, &os.PathError{Op: "read", Err: syscall.EIO}
+	}
+	return g.file.ReadAt(p, off)
 }
 
 // keep remembers the durable bytes of [lo, hi) before they change. The file's lock is held.
@@ -159,6 +172,9 @@ func (g *faultFile) Truncate(n int64) error {
 func (g *faultFile) Sync() error {
 	g.fs.mu.Lock()
 	defer g.fs.mu.Unlock()
+	if g.fs.sick != nil {
+		return g.fs.sick
+	}
 	clear(g.st.old)
 	var err error
 	g.st.size, err = g.Size()

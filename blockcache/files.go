@@ -47,6 +47,9 @@ func newOSFiles(dir string) (osFiles, error) {
 			return osFiles{}, fmt.Errorf("make store folder: %w", err)
 		}
 	}
+	if err := syncPath(filepath.Dir(filepath.Clean(dir))); err != nil { // the folder's own name
+		return osFiles{}, fmt.Errorf("make store folder: %w", err)
+	}
 	return osFiles{dir}, nil
 }
 
@@ -114,6 +117,7 @@ func (f osFile) Size() (int64, error) {
 type blob struct {
 	id   uint64
 	name string
+	lost error // of a sync that failed; only one goroutine syncs a file
 
 	// Guarded by fdTable.mu.
 	f       file

@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"slices"
-	"syscall"
 
 	blocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
@@ -104,17 +103,11 @@ func (s *Store) readPlace(ctx context.Context, c cid.Cid, p place) ([]byte, erro
 	if b == nil {
 		return nil, ErrNotFound
 	}
-	f, err := s.fds.acquire(b)
-	if err != nil {
-		if errors.Is(err, os.ErrNotExist) {
-			return nil, s.missing(ctx, c, p)
-		}
-		return nil, err
+	data, err := s.readBlob(b, p)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, s.missing(ctx, c, p)
 	}
-	data := make([]byte, p.n)
-	_, err = f.ReadAt(data, int64(p.off))
-	s.fds.release(b)
-	if err != nil && err != io.EOF && !errors.Is(err, syscall.EIO) && !errors.Is(err, syscall.ENODATA) {
+	if err != nil && err != io.EOF && !unreadable(err) {
 		return nil, err
 	}
 	if err == nil && checksum(data) == p.crc && (trusted || hashes(c, data)) {
@@ -123,6 +116,18 @@ func (s *Store) readPlace(ctx context.Context, c cid.Cid, p place) ([]byte, erro
 		return data, nil
 	}
 	return nil, s.bad(ctx, key(c), p, err)
+}
+
+// readBlob reads a place, unchecked.
+func (s *Store) readBlob(b *blob, p place) ([]byte, error) {
+	f, err := s.fds.acquire(b)
+	if err != nil {
+		return nil, err
+	}
+	defer s.fds.release(b)
+	data := make([]byte, p.n)
+	_, err = f.ReadAt(data, int64(p.off))
+	return data, err
 }
 
 // blobOf returns a place's file and whether it was verified since the last unclean stop.

@@ -47,6 +47,9 @@ type index struct {
 	prefix []byte
 	seed   maphash.Seed
 
+	flush   func(path string) error // makes a file of the database, or its folder, durable
+	flushed []string                // names in the folder at its last flush; only one goroutine syncs
+
 	// A stripe guards read-modify-write of the entries of the blocks that fall to it. Several are
 	// taken in ascending order. Held over an index commit, never over reads or writes of blocks.
 	stripes [stripeCount]sync.Mutex
@@ -228,7 +231,8 @@ func (x *index) batch(fn func(wb *badger.WriteBatch) error) error {
 
 // sync makes everything committed so far durable. The database's own Sync flushes only the log of
 // the current memtable; a log that was just replaced and whose table is not written yet is left
-// out. So all logs are flushed by name. One that vanishes meanwhile has become a synced table.
+// out. So all logs are flushed by name. One that vanishes meanwhile has become a synced table. Nor
+// does the database flush its folder when it begins a log or a table.
 func (x *index) sync() error {
 	if err := x.db.Sync(); err != nil {
 		return fmt.Errorf("sync index: %w", err)
@@ -237,19 +241,31 @@ func (x *index) sync() error {
 	if opts.InMemory {
 		return nil
 	}
-	names, err := os.ReadDir(opts.Dir)
+	entries, err := os.ReadDir(opts.Dir)
 	if err != nil {
 		return fmt.Errorf("sync index: %w", err)
 	}
-	logs := slices.DeleteFunc(names, func(e os.DirEntry) bool { return !strings.HasSuffix(e.Name(), ".mem") })
-	if len(logs) < 2 {
-		return nil // the one that Sync flushed
-	}
-	for _, e := range logs {
-		err := syncPath(filepath.Join(opts.Dir, e.Name()))
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("sync index: %w", err)
+	var names, logs []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+		if strings.HasSuffix(e.Name(), ".mem") {
+			logs = append(logs, e.Name())
 		}
 	}
+	if len(logs) > 1 { // a single one is what Sync flushed
+		for _, name := range logs {
+			err := x.flush(filepath.Join(opts.Dir, name))
+			if err != nil && !errors.Is(err, os.ErrNotExist) {
+				return fmt.Errorf("sync index: %w", err)
+			}
+		}
+	}
+	if slices.Equal(names, x.flushed) {
+		return nil
+	}
+	if err := x.flush(opts.Dir); err != nil {
+		return fmt.Errorf("sync index: %w", err)
+	}
+	x.flushed = names
 	return nil
 }

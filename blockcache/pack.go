@@ -23,6 +23,7 @@ type pack struct {
 	live     atomic.Int64  // bytes of records the index points to
 	busy     atomic.Int32  // appends that are not in the index yet
 	leaving  atomic.Bool   // being emptied
+	moved    atomic.Bool   // blocks were moved out, maybe by a sweep that came to no end
 	verified atomic.Uint64 // epoch in which its records were last checked against their CIDs
 	tick     atomic.Uint64 // when it was begun, or last spared
 	pins     pinCheck

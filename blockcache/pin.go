@@ -3,7 +3,9 @@ package blockcache
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"sync"
 
@@ -227,10 +229,10 @@ func (s *Store) unpin(ctx context.Context, root cid.Cid) error {
 	if fact == nil {
 		return ErrNotFound
 	}
-	for {
+	below := s.ix.pairKey(tagMember, string(root.Bytes()), "")
+	for from := below; ; { // on from the last: the index is slow to pass over what was just deleted
 		var keys []string
-		below := s.ix.pairKey(tagMember, string(root.Bytes()), "")
-		err := s.ix.each(ctx, below, below, false, func(rest, _ []byte) error {
+		err := s.ix.each(ctx, below, from, false, func(rest, _ []byte) error {
 			keys = append(keys, string(rest))
 			if len(keys) >= maxChanges {
 				return errStop
@@ -246,6 +248,7 @@ func (s *Store) unpin(ctx context.Context, root cid.Cid) error {
 		if err := s.unpinPart(root, keys); err != nil {
 			return err
 		}
+		from = s.ix.pairKey(tagMember, string(root.Bytes()), keys[len(keys)-1])
 	}
 	err = s.ix.batch(func(wb *badger.WriteBatch) error { return wb.Delete(s.pinKey(root)) })
 	if err == nil {
@@ -350,6 +353,9 @@ func (s *Store) pinnedInPack(ctx context.Context, p *pack) (int64, error) {
 		return n, nil
 	}
 	f, err := s.fds.acquire(&p.blob)
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, nil
+	}
 	if err != nil {
 		return 0, fmt.Errorf("count pins of %s: %w", p.name, err)
 	}
@@ -362,7 +368,7 @@ func (s *Store) pinnedInPack(ctx context.Context, p *pack) (int64, error) {
 	size := p.size
 	s.packMu.Unlock()
 	var total int64
-	_, err = scanRecords(f, 0, size, func(r record) error {
+	_, err = scanRecords(&patchy{r: f}, 0, size, func(r record) error {
 		if s.ix.pinned(it, key(r.cid)) {
 			total += recordBytes(r.cid, r.n)
 		}

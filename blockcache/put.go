@@ -1,9 +1,11 @@
 package blockcache
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/ipfs/go-cid"
@@ -124,7 +126,7 @@ func (s *Store) plan(ctx context.Context, es []Entry) (p *plan, err error) {
 		if len(data) == 0 || len(data) > MaxBlockBytes {
 			return p, fmt.Errorf("block %s has %d bytes: %w", c, len(data), ErrCorrupt)
 		}
-		if err := s.planOne(txn, p, seen, item{cid: c, key: key(c), data: data}, e.Place); err != nil {
+		if err := s.planOne(ctx, txn, p, seen, item{cid: c, key: key(c), data: data}, e.Place); err != nil {
 			return p, err
 		}
 		if err := ctx.Err(); err != nil {
@@ -134,11 +136,14 @@ func (s *Store) plan(ctx context.Context, es []Entry) (p *plan, err error) {
 	return p, nil
 }
 
-func (s *Store) planOne(txn *badger.Txn, p *plan, seen map[string]bool, it item, at Place) error {
+func (s *Store) planOne(ctx context.Context, txn *badger.Txn, p *plan, seen map[string]bool, it item, at Place) error {
 	if at.fits(it.cid, len(it.data)) {
 		b, err := s.beginBody(at)
 		if err != nil && !errors.Is(err, ErrFull) {
 			return err
+		}
+		if b != nil {
+			s.recheckLeaf(ctx, txn, b, at.Offset, it)
 		}
 		if b != nil && b.claim(at.Offset, uint64(len(it.data))) == claimed {
 			it.body, it.off, it.crc = b, at.Offset, checksum(it.data)
@@ -156,7 +161,7 @@ func (s *Store) planOne(txn *badger.Txn, p *plan, seen map[string]bool, it item,
 		return err
 	}
 	for _, pl := range ps {
-		if s.readable(pl, true) {
+		if s.readable(pl, true) && s.holds(ctx, it.key, pl, it.data) {
 			s.touch(pl)
 			return nil
 		}
@@ -166,6 +171,35 @@ func (s *Store) planOne(txn *badger.Txn, p *plan, seen map[string]bool, it item,
 	p.loose = append(p.loose, it)
 	p.room += recordBytes(it.cid, len(it.data))
 	return nil
+}
+
+// holds reports whether a place has a block's bytes. What was not verified since the last unclean
+// stop is looked at, and dropped if it is bad: whoever puts the block now may be the last to have it.
+func (s *Store) holds(ctx context.Context, key string, p place, data []byte) bool {
+	b, trusted := s.blobOf(p)
+	if b == nil || trusted {
+		return b != nil
+	}
+	got, err := s.readBlob(b, p)
+	if err == nil && bytes.Equal(got, data) {
+		return true
+	}
+	if err == nil || errors.Is(err, io.EOF) || unreadable(err) {
+		if err := s.bad(ctx, key, p, err); err != ErrCorrupt && err != ErrNotFound {
+			s.log.Warn("could not drop a damaged block", "file", b.name, "offset", p.off, "err", err)
+		}
+	}
+	return false
+}
+
+// recheckLeaf lets go of a block's leaf in an unverified body if the bytes there are others.
+func (s *Store) recheckLeaf(ctx context.Context, txn *badger.Txn, b *body, off uint64, it item) {
+	if b.verified.Load() == s.epoch {
+		return
+	}
+	if l, ok, err := s.ix.leafAt(txn, b.id, off); err == nil && ok && l.key == it.key {
+		s.holds(ctx, l.key, l.place(b.id), it.data)
+	}
 }
 
 // settle ends the claims of a plan.

@@ -170,7 +170,8 @@ func (s *Store) mendPack(ctx context.Context, p *pack, size, indexedEnd int64) e
 	}
 	defer s.fds.release(&p.blob)
 	m := &mender{s: s, p: p, f: f}
-	end, err := scanRecords(f, min(p.indexed, size), size, func(r record) error { return m.meet(ctx, r) })
+	from := &patchy{r: f}
+	end, err := scanRecords(from, min(p.indexed, size), size, func(r record) error { return m.meet(ctx, r) })
 	if err == nil {
 		err = m.flush(ctx)
 	}
@@ -178,6 +179,9 @@ func (s *Store) mendPack(ctx context.Context, p *pack, size, indexedEnd int64) e
 		return err
 	}
 	end = max(end, indexedEnd)
+	if from.gaps > 0 {
+		end = size // what cannot be read today is not cut off
+	}
 	if end < size {
 		if err := f.Truncate(end); err != nil {
 			return err

@@ -3,8 +3,10 @@ package blockcache
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"hash/crc32"
 	"io"
+	"syscall"
 
 	"github.com/ipfs/go-cid"
 )
@@ -127,6 +129,41 @@ func nextMagic(b []byte) int64 {
 		return int64(1 + i)
 	}
 	return int64(max(1, len(b)-len(magic)+1))
+}
+
+// patchy reads what a failing disk still gives: pages that cannot be read are zeros.
+type patchy struct {
+	r    io.ReaderAt
+	gaps int // pages that could not be read
+}
+
+const pageBytes = 4096
+
+// ReadAt is that of the file beneath, without its EIO.
+func (g *patchy) ReadAt(p []byte, off int64) (int, error) {
+	n, err := g.r.ReadAt(p, off)
+	if !unreadable(err) {
+		return n, err
+	}
+	for n = 0; n < len(p); {
+		page := p[n:min(len(p), n+pageBytes-int((off+int64(n))%pageBytes))]
+		m, err := g.r.ReadAt(page, off+int64(n))
+		if unreadable(err) {
+			clear(page)
+			m, err = len(page), nil
+			g.gaps++
+		}
+		n += m
+		if err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// unreadable reports whether the disk has lost the bytes, as opposed to a failure of anything else.
+func unreadable(err error) bool {
+	return errors.Is(err, syscall.EIO) || errors.Is(err, syscall.ENODATA)
 }
 
 // readFull fills p from off as far as the file goes.

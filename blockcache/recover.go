@@ -106,8 +106,9 @@ func (s *Store) saveClean() error {
 	return errors.Join(err, s.syncIndex())
 }
 
-// maxSpansBytes bounds a body's entry of spans; one with more is read leaf by leaf at the next open.
-const maxSpansBytes = 256 << 10
+// maxSpansBytes bounds a body's entry of spans; one with more is read leaf by leaf at the next open. It
+// is below what the database keeps in logs of values, which index.sync does not flush by name.
+const maxSpansBytes = 16 << 10
 
 func (s *Store) saveSpans(bs []*body) error {
 	return s.ix.batch(func(wb *badger.WriteBatch) error {

@@ -96,6 +96,7 @@ type Store struct {
 	dirty    map[*blob]struct{} // guarded by dirtyMu: written since the last sync
 	newFiles atomic.Bool        // files were created or removed since the last sync
 	syncs    syncGate
+	lost     error // of a sync of folders or index that failed; only one goroutine syncs
 
 	evicting chan struct{} // holds one token: only one goroutine makes room
 	flowing  chan struct{} // bounds the goroutines that start writeback
@@ -133,7 +134,7 @@ func OpenStore(cfg StoreConfig) (*Store, error) {
 	s := &Store{
 		cfg: cfg, log: cfg.Logger, fs: cfg.files,
 		fds:       newFDTable(cfg.files, cfg.OpenFiles),
-		ix:        &index{db: cfg.DB, prefix: append([]byte(nil), cfg.Prefix...), seed: maphash.MakeSeed()},
+		ix:        &index{db: cfg.DB, prefix: append([]byte(nil), cfg.Prefix...), seed: maphash.MakeSeed(), flush: syncPath},
 		packBytes: cfg.PackBytes, quota: int64(min(cfg.QuotaBytes, 1<<62)),
 		packs: make(map[uint64]*pack), bodies: make(map[uint64]*body), byFile: make(map[string]*body),
 		dirty:    make(map[*blob]struct{}),

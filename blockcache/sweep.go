@@ -2,9 +2,11 @@ package blockcache
 
 import (
 	"context"
-
+	"errors"
 	"fmt"
 	"math/bits"
+	"os"
+	"slices"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/ipfs/go-cid"
@@ -66,7 +68,7 @@ func (s *Store) sweep(ctx context.Context, p *pack, k keep) (won int64, err erro
 	if err := w.run(ctx); err != nil {
 		return 0, err
 	}
-	if w.moved > 0 { // moved blocks must be durable before the old ones go
+	if p.moved.Load() { // moved blocks must be durable before the old ones go
 		if err := s.syncShared(ctx); err != nil {
 			return 0, err
 		}
@@ -91,6 +93,7 @@ func (s *Store) sweep(ctx context.Context, p *pack, k keep) (won int64, err erro
 type sweeper struct {
 	s     *Store
 	p     *pack
+	f     file // nil if it is not there
 	keep  keep
 	moved int64 // bytes of records moved
 
@@ -100,23 +103,21 @@ type sweeper struct {
 
 func (w *sweeper) run(ctx context.Context) error {
 	f, err := w.s.fds.acquire(&w.p.blob)
-	if err != nil {
-		return fmt.Errorf("sweep %s: %w", w.p.name, err)
-	}
-	defer w.s.fds.release(&w.p.blob)
-	w.s.packMu.Lock()
-	size := w.p.size
-	w.s.packMu.Unlock()
-	_, err = scanRecords(f, 0, size, func(r record) error {
-		w.batch = append(w.batch, r)
-		w.bytes += int64(r.n)
-		if len(w.batch) < maxChanges && w.bytes < maxAppend {
-			return nil
-		}
-		return w.flush(ctx, f)
-	})
 	if err == nil {
-		err = w.flush(ctx, f)
+		defer w.s.fds.release(&w.p.blob)
+		w.f = f
+		w.s.packMu.Lock()
+		size := w.p.size
+		w.s.packMu.Unlock()
+		_, err = scanRecords(&patchy{r: f}, 0, size, func(r record) error { return w.meet(ctx, r) })
+	} else if errors.Is(err, os.ErrNotExist) {
+		err = nil
+	}
+	if err == nil {
+		err = w.flush(ctx)
+	}
+	if err == nil && w.p.live.Load() != 0 {
+		err = w.stragglers(ctx)
 	}
 	if err != nil {
 		return fmt.Errorf("sweep %s: %w", w.p.name, err)
@@ -124,8 +125,49 @@ func (w *sweeper) run(ctx context.Context) error {
 	return nil
 }
 
+// meet takes one record.
+func (w *sweeper) meet(ctx context.Context, r record) error {
+	w.batch = append(w.batch, r)
+	w.bytes += int64(r.n)
+	if len(w.batch) < maxChanges && w.bytes < maxAppend {
+		return nil
+	}
+	return w.flush(ctx)
+}
+
+// stragglers finds, by reading the whole index, the blocks whose headers in the pack are damaged.
+func (w *sweeper) stragglers(ctx context.Context) error {
+	below := w.s.ix.k(tagBlock, "")
+	err := w.s.ix.each(ctx, below, below, true, func(rest, v []byte) error {
+		for _, p := range decodePlaces(v) {
+			if p.kind != inPack || p.id != w.p.id {
+				continue
+			}
+			c := cid.NewCidV1(cid.Raw, slices.Clone(rest))
+			if err := w.meet(ctx, record{cid: c, off: int64(p.off), n: int(p.n), crc: p.crc}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return w.flush(ctx)
+}
+
+// read reads a block's bytes.
+func (w *sweeper) read(p place) ([]byte, error) {
+	if w.f == nil {
+		return nil, os.ErrNotExist
+	}
+	data := make([]byte, p.n)
+	_, err := w.f.ReadAt(data, int64(p.off))
+	return data, err
+}
+
 // flush deals with the records met so far.
-func (w *sweeper) flush(ctx context.Context, f file) error {
+func (w *sweeper) flush(ctx context.Context) error {
 	drops, moves, err := w.sort()
 	w.batch, w.bytes = w.batch[:0], 0
 	if err != nil {
@@ -135,8 +177,7 @@ func (w *sweeper) flush(ctx context.Context, f file) error {
 	var old []change
 	for _, c := range moves {
 		pl := c.drop[0]
-		data := make([]byte, pl.n)
-		_, err := f.ReadAt(data, int64(pl.off))
+		data, err := w.read(pl)
 		trusted := w.p.verified.Load() == w.s.epoch
 		if err != nil || checksum(data) != pl.crc || !trusted && !hashesTo(c.key, data) {
 			w.s.counts.corruptions.Add(1)
@@ -173,6 +214,7 @@ func (w *sweeper) move(ctx context.Context, ls []loose, old []change) error {
 		old[i].only = &old[i].drop[0]
 	}
 	w.moved += n
+	w.p.moved.Store(true)
 	return w.s.apply(ctx, old)
 }
 

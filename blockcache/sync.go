@@ -2,8 +2,10 @@ package blockcache
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
+	"syscall"
 
 	"github.com/dgraph-io/badger/v4"
 	"golang.org/x/sync/errgroup"
@@ -77,7 +79,9 @@ func (s *Store) syncShared(ctx context.Context) error {
 	}
 }
 
-// syncNow flushes bytes, then names of files, then the index that points to them.
+// syncNow flushes bytes, then names of files, then the index that points to them. What the system
+// failed to write once it may forget, and call the next attempt a success. So a failure is remembered:
+// of a file until the file is gone, of folders and index until the store is opened again.
 func (s *Store) syncNow() error {
 	settled := s.settledPacks()
 	s.dirtyMu.Lock()
@@ -97,16 +101,31 @@ func (s *Store) syncNow() error {
 		s.dirtyMu.Unlock()
 		return err
 	}
+	if s.lost != nil {
+		return s.lost
+	}
 	if s.newFiles.Swap(false) {
 		if err := s.fs.SyncDirs(); err != nil {
 			s.newFiles.Store(true)
-			return fmt.Errorf("sync folders: %w", err)
+			return s.remember(fmt.Errorf("sync folders: %w", err))
 		}
 	}
 	if err := s.syncIndex(); err != nil {
-		return err
+		return s.remember(err)
 	}
 	return s.checkpoint(settled)
+}
+
+// forgetful reports whether err may stand for bytes that the system has given up.
+func forgetful(err error) bool {
+	return unreadable(err) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
+
+func (s *Store) remember(err error) error {
+	if forgetful(err) {
+		s.lost = err
+	}
+	return err
 }
 
 func (s *Store) syncIndex() error {
@@ -125,10 +144,16 @@ func (s *Store) syncBlob(b *blob) error {
 		return fmt.Errorf("sync %s: %w", b.name, err)
 	}
 	defer s.fds.release(b)
-	if err := f.Sync(); err != nil {
-		return fmt.Errorf("sync %s: %w", b.name, fullError(err))
+	if err = b.lost; err == nil {
+		err = f.Sync()
 	}
-	return nil
+	if err == nil {
+		return nil
+	}
+	if forgetful(err) {
+		b.lost = err
+	}
+	return fmt.Errorf("sync %s: %w", b.name, fullError(err))
 }
 
 // settledPacks returns how far each pack is written and indexed, where that is known.

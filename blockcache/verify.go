@@ -2,7 +2,9 @@ package blockcache
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"time"
 )
@@ -155,13 +157,17 @@ func (s *Store) verifyPack(ctx context.Context, p *pack, pace *pacer) error {
 		if s.fds.gone(&p.blob) {
 			return nil
 		}
+		if errors.Is(err, os.ErrNotExist) {
+			p.verified.Store(s.epoch) // nothing of it can be read
+			return nil
+		}
 		return fmt.Errorf("open %s: %w", p.name, err)
 	}
 	defer s.fds.release(&p.blob)
 	s.packMu.Lock()
 	size := p.size
 	s.packMu.Unlock()
-	_, err = scanRecords(f, 0, size, func(r record) error {
+	_, err = scanRecords(&patchy{r: f}, 0, size, func(r record) error {
 		if err := pace.wait(ctx, int64(r.n)); err != nil {
 			return err
 		}
