@@ -152,44 +152,6 @@ func TestBadRepos(t *testing.T) {
 	s.MustSh(`test "$(ls "$1")" = thesis.tex`, foreign)
 }
 
-// TestFullDisk fills the disk of a repo: adding and fetching fail with that
-// reason, and what was there is still there, then and after a restart.
-func TestFullDisk(t *testing.T) {
-	s := swarm.New(t)
-	disk := s.Mkdir("disk")
-	s.MustSh(`mount -t tmpfs -o size=400m tmpfs "$1"`, disk)
-	n := s.Node("disk/n")
-	must(t, os.WriteFile(filepath.Join(n.Repo, "config.yaml"), []byte("min-free: 64MiB\n"), 0o600))
-	n.Start()
-	kept := s.ManyFiles(20, "kept")
-	s.RandomFile(8<<20, 1, "kept", "big")
-	keptRoot := n.Add(kept)
-	s.MustSh(`head -c "$(( $(df --output=avail -B1 "$1" | tail -n 1) - (100 << 20) ))" /dev/zero > "$1/ballast"`, disk)
-	large := s.RandomFile(64<<20, 2, "large")
-	refused(t, n, 1, []string{"full"}, "add", large)
-	check := func() {
-		t.Helper()
-		out := s.Path("out")
-		n.Must("get", keptRoot, "-o", out)
-		s.MustSh(`diff -r "$1" "$2"; rm -r "$2"`, kept, out)
-	}
-	check()
-	n.Stop()
-	n.Start()
-	check()
-	n.Stop()
-
-	// So full that nothing can run.
-	s.MustSh(`head -c 1G /dev/zero > "$1/more" 2> /dev/null || true`, disk)
-	refused(t, n, 1, []string{n.Repo}, "daemon")
-	s.MustSh(`rm "$1/ballast" "$1/more"`, disk)
-	n.Start()
-	check()
-	if got, want := n.Add(large), newBoxoHasher(t).tree(large).Cid().String(); got != want {
-		t.Errorf("with room again it is added as %s, want %s", got, want)
-	}
-}
-
 // TestOrdinaryUser mounts as a user who may not: no /dev/fuse, no fusermount3.
 func TestOrdinaryUser(t *testing.T) {
 	s := swarm.New(t)
