@@ -112,7 +112,7 @@ func send(ctx context.Context, c *api.Client, what string, opts api.AddOptions, 
 	}()
 	added, err := c.Add(ctx, in, opts)
 	in.CloseWithError(errNodeFailed)
-	if werr := <-written; werr != nil && !errors.Is(werr, errNodeFailed) {
+	if werr := <-written; werr != nil && !errors.Is(werr, errNodeFailed) && !errors.Is(werr, io.ErrClosedPipe) {
 		return nil, werr
 	}
 	if err != nil {

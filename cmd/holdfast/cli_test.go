@@ -18,6 +18,7 @@ import (
 const nowhere = "bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy"
 
 func TestContentThroughTheCommands(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	one := w.file("tree/one", "first")
 	w.file("tree/sub/two", "second")
@@ -54,6 +55,7 @@ func TestContentThroughTheCommands(t *testing.T) {
 }
 
 func TestEverythingThatPrintsATableHasJSON(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	root := w.must("add", "-q", w.file("f", "content"))
 	w.daemon()
@@ -71,10 +73,12 @@ func TestEverythingThatPrintsATableHasJSON(t *testing.T) {
 }
 
 func TestBadInput(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	root := w.must("add", "-q", w.file("tree/file", "content"), "--pin")
 	dir := w.must("add", "-q", "tree")
 	w.file("full/file", "")
+	w.daemon()
 	for _, c := range []struct {
 		args string
 		code int
@@ -142,6 +146,7 @@ func (w *world) refuses(code int, says string, args ...string) {
 }
 
 func TestRepoTroubles(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	p, _ := w.daemon()
 	w.refuses(1, fmt.Sprintf("in use by pid %d", p.cmd.Process.Pid), "daemon")
@@ -168,6 +173,7 @@ func TestRepoTroubles(t *testing.T) {
 }
 
 func TestSettingsReachTheNode(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.must("init", "--quota", "1GB")
 	status := func() (st api.Status) {
@@ -191,6 +197,7 @@ func TestSettingsReachTheNode(t *testing.T) {
 }
 
 func TestInitIsDoneOnce(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	if got := w.must("init"); got != "made repo "+w.repo {
 		t.Errorf("init printed %q", got)
@@ -208,6 +215,7 @@ func TestInitIsDoneOnce(t *testing.T) {
 }
 
 func TestWithoutADaemonCommandsShareTheRepo(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.must("init")
 	var all []*process
@@ -225,6 +233,7 @@ func TestWithoutADaemonCommandsShareTheRepo(t *testing.T) {
 }
 
 func TestInterruptedCommandsEndWith130(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	_, c := w.daemon()
 	wants := func() uint64 {
@@ -246,6 +255,7 @@ func TestInterruptedCommandsEndWith130(t *testing.T) {
 }
 
 func TestAddFromStandardInput(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	want := w.must("add", "-q", w.file("f", "the same bytes"))
 	p := &process{t: t}

@@ -25,10 +25,13 @@ Settings come from flags, then HOLDFAST_* variables, then config.yaml in the rep
 		Args:    args(0, 0, "no argument is"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s, err := a.becomeDaemon(cmd.Context(), cmd)
-			if err != nil {
-				return err
+			if err == nil {
+				err = a.serveUntil(cmd.Context(), s)
 			}
-			return a.serveUntil(cmd.Context(), s)
+			if errors.Is(endOf(cmd.Context(), err), errTerminated) {
+				return nil // asked to end, and did
+			}
+			return err
 		},
 	}
 	var all []string
@@ -45,6 +48,9 @@ Settings come from flags, then HOLDFAST_* variables, then config.yaml in the rep
 func (a *app) becomeDaemon(ctx context.Context, cmd *cobra.Command) (*session, error) {
 	dir, err := repo.Path(a.repoFlag)
 	if err != nil {
+		return nil, err
+	}
+	if err := a.settings(cmd, &repo.Config{}); err != nil { // before anything is touched
 		return nil, err
 	}
 	for giveUp := time.Now().Add(ownerPatience); ; {

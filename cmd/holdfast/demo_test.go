@@ -31,6 +31,7 @@ func (w *world) leftOf() (left []string) {
 }
 
 func TestDemoPlaysAndCleansUp(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.file("tree/a/file", "some text\n")
 	w.file("tree/other", "more text\n")
@@ -49,6 +50,7 @@ func TestDemoPlaysAndCleansUp(t *testing.T) {
 }
 
 func TestInterruptedDemoCleansUp(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.file("tree/file", "text")
 	p := w.start("demo", "--tree", "tree", "--size", "64")

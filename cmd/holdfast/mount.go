@@ -95,9 +95,6 @@ func (a *app) mountHere(ctx context.Context, s *session, f mountFlags) error {
 		}
 		return nil
 	}
-	if err == nil && s.node != nil {
-		err = s.node.WaitIdle(ctx) // other commands may have mounted here too
-	}
 	return s.end(ctx, err)
 }
 
@@ -115,19 +112,16 @@ func (a *app) detachFromDaemon(ctx context.Context, req api.MountRequest) (bool,
 	if err != nil {
 		return false, err
 	}
-	c, err := api.Dial(ctx, repo.SocketPath(dir))
+	s, err := join(ctx, repo.SocketPath(dir))
 	if errors.Is(err, api.ErrNoNode) {
 		return false, nil
 	}
 	if err != nil {
 		return false, err
 	}
-	defer c.Close()
+	defer s.end(ctx, nil)
 	req.Remember = true
-	m, err := c.Mount(ctx, req)
-	if errors.Is(err, api.ErrNoNode) { // it ended just now
-		return false, nil
-	}
+	m, err := s.Mount(ctx, req)
 	if err != nil {
 		return true, endOf(ctx, fmt.Errorf("mount: %w", err))
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -42,15 +43,15 @@ func (a *app) connect(ctx context.Context, cmd *cobra.Command, level slog.Level)
 	if err != nil {
 		return nil, err
 	}
+	if err := a.settings(cmd, &repo.Config{}); err != nil { // before anything is touched
+		return nil, err
+	}
 	for giveUp := time.Now().Add(ownerPatience); ; {
-		c, err := api.Dial(ctx, repo.SocketPath(dir))
-		if err == nil {
-			return &session{Client: c, stop: func(context.Context) error { return nil }}, nil
+		s, err := join(ctx, repo.SocketPath(dir))
+		if err == nil || !errors.Is(err, api.ErrNoNode) {
+			return s, err
 		}
-		if !errors.Is(err, api.ErrNoNode) {
-			return nil, err
-		}
-		s, err := a.start(ctx, cmd, dir, false, level)
+		s, err = a.start(ctx, cmd, dir, false, level)
 		if !errors.Is(err, repo.ErrInUse) || time.Now().After(giveUp) {
 			return s, err
 		}
@@ -58,6 +59,23 @@ func (a *app) connect(ctx context.Context, cmd *cobra.Command, level slog.Level)
 			return nil, err
 		}
 	}
+}
+
+// join becomes a client of the owner, which then stays for it. An owner that is about to end counts as none.
+func join(ctx context.Context, socket string) (*session, error) {
+	c, err := api.Dial(ctx, socket)
+	if err != nil {
+		return nil, err
+	}
+	release, err := c.Hold(ctx)
+	if err != nil {
+		c.Close()
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		return nil, fmt.Errorf("%w: %w", api.ErrNoNode, err)
+	}
+	return &session{Client: c, stop: func(context.Context) error { release(); return nil }}, nil
 }
 
 // start makes this process the owner of the repo and waits until its node answers.
@@ -102,8 +120,12 @@ func (a *app) start(ctx context.Context, cmd *cobra.Command, dir string, daemon 
 // end ends the session after work has returned err. A node of this process first lets other commands finish that
 // use it, unless ctx has ended.
 func (s *session) end(ctx context.Context, err error) error {
+	err = endOf(ctx, err)
+	if s.node != nil && ctx.Err() == nil {
+		err = errors.Join(err, s.node.WaitIdle(ctx)) // others may have mounted here
+	}
 	s.Client.Close()
-	return errors.Join(endOf(ctx, err), s.stop(ctx))
+	return errors.Join(err, s.stop(ctx))
 }
 
 // logger writes lines of level and above to standard error.

@@ -213,6 +213,34 @@ func TestClientThatLeavesEndsTheWork(t *testing.T) {
 	}
 }
 
+func TestHeldNodeWaitsForItsClients(t *testing.T) {
+	c, s, path := serve(t, &fakeNode{})
+	ctx := context.Background()
+	release, err := c.Hold(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	drained := make(chan error, 1)
+	go func() { drained <- s.Drain(ctx) }()
+	for range 10 {
+		if _, err := c.ID(ctx); err != nil {
+			t.Fatalf("a held node refuses: %v", err)
+		}
+	}
+	late, err := Dial(ctx, path)
+	if err != nil {
+		t.Fatalf("a held node is gone: %v", err)
+	}
+	defer late.Close()
+	release()
+	if err := <-drained; err != nil {
+		t.Error(err)
+	}
+	if _, err := late.Hold(ctx); err == nil {
+		t.Error("a node that has ended is held")
+	}
+}
+
 func TestNobodyAtTheSocket(t *testing.T) {
 	dir := t.TempDir()
 	if _, err := Dial(context.Background(), filepath.Join(dir, "api.sock")); !errors.Is(err, ErrNoNode) {

@@ -44,6 +44,21 @@ func Dial(ctx context.Context, path string) (*Client, error) {
 	}}}, nil
 }
 
+// Hold keeps the node until release is called, where it would end with another command's work. It fails when the node
+// is about to end or gone.
+func (c *Client) Hold(ctx context.Context) (release func(), err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	resp, err := c.request(ctx, "GET", "/v1/hold", nil, nil)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	return func() {
+		cancel()
+		resp.Body.Close()
+	}, nil
+}
+
 // Close drops idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 )
 
@@ -17,11 +18,16 @@ type Server struct {
 	log  *slog.Logger
 	http *http.Server
 	stop context.CancelFunc // ends running requests
+
+	mu      sync.Mutex // guards what follows
+	holders int
+	closing bool          // nobody may hold any more
+	changed chan struct{} // closed when the last holder goes, and replaced
 }
 
 // NewServer returns a server that does nothing until [Server.Serve].
 func NewServer(node Node, log *slog.Logger) *Server {
-	s := &Server{node: node, log: log}
+	s := &Server{node: node, log: log, changed: make(chan struct{})}
 	ctx, stop := context.WithCancel(context.Background())
 	s.stop = stop
 	s.http = &http.Server{
@@ -52,8 +58,50 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	return nil
 }
 
-// Drain refuses new requests and waits until the running ones have ended or ctx has.
-func (s *Server) Drain(ctx context.Context) error { return s.http.Shutdown(ctx) }
+// Drain waits until nobody holds the node, refuses new requests and waits until the running ones have ended; or it
+// ends with ctx.
+func (s *Server) Drain(ctx context.Context) error {
+	for {
+		s.mu.Lock()
+		free, changed := s.holders == 0, s.changed
+		s.closing = s.closing || free
+		s.mu.Unlock()
+		if free {
+			return s.http.Shutdown(ctx)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// hold keeps the node for a client until the client goes.
+func (s *Server) hold(w http.ResponseWriter, r *http.Request) error {
+	s.mu.Lock()
+	if s.closing {
+		s.mu.Unlock()
+		return &Error{Code: CodeCanceled, Message: "the node is ending"}
+	}
+	s.holders++
+	s.mu.Unlock()
+	defer s.release()
+	if err := http.NewResponseController(w).Flush(); err != nil {
+		return nil // the client is gone
+	}
+	<-r.Context().Done()
+	return nil
+}
+
+func (s *Server) release() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.holders--; s.holders == 0 {
+		close(s.changed)
+		s.changed = make(chan struct{})
+	}
+}
 
 // handler is one endpoint; a returned error is answered if nothing has been written yet.
 type handler func(w http.ResponseWriter, r *http.Request) error
@@ -61,6 +109,7 @@ type handler func(w http.ResponseWriter, r *http.Request) error
 func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
 	for pattern, h := range map[string]handler{
+		"GET /v1/hold":                 s.hold,
 		"GET /v1/id":                   s.id,
 		"GET /v1/status":               s.status,
 		"GET /v1/peers":                s.peers,
