@@ -208,16 +208,29 @@ func (t *tree) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.R
 	}
 	c := t.call(cancel, &in.Caller)
 	defer c.finish()
-	n, err := f.ReadAt(c, buf[:want], in.Offset)
-	if uint64(n) < want {
-		if err == nil || errors.Is(err, io.EOF) {
-			err = fmt.Errorf("read %s at %d: %w: %d bytes instead of %d", h.node.cid, in.Offset, ErrCorrupt, n, want)
-		}
+	data, err := readAll(c, f, buf[:want], in.Offset)
+	if err != nil {
 		return nil, t.fail(c, "read", h.node, err)
 	}
 	t.stats.reads.Add(1)
 	t.stats.readBytes.Add(want)
-	return fuse.ReadResultData(buf[:n]), fuse.OK
+	return fuse.ReadResultData(data), fuse.OK
+}
+
+// readAll gives the len(buf) bytes at off: out of their block where they lie in one, copied to buf where not.
+func readAll(ctx context.Context, f *unixfs.File, buf []byte, off uint64) ([]byte, error) {
+	data, err := f.Lend(ctx, off, uint64(len(buf)))
+	if data != nil || err != nil {
+		return data, err
+	}
+	n, err := f.ReadAt(ctx, buf, off)
+	if n == len(buf) {
+		return buf, nil
+	}
+	if err == nil || errors.Is(err, io.EOF) {
+		err = fmt.Errorf("read at %d: %w: %d bytes instead of %d", off, ErrCorrupt, n, len(buf))
+	}
+	return nil, err
 }
 
 // Flush has nothing to do; the kernel stops asking after this answer.

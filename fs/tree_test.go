@@ -186,16 +186,24 @@ func TestTreeRead(t *testing.T) {
 		t.Fatalf("open: %v, flags %x", st, open.OpenFlags)
 	}
 	want := random(bigBytes, 1)
-	for _, c := range []struct{ off, n, want int }{
-		{0, 4096, 4096}, {leafBytes - 1, 2, 2}, {bigBytes - 10, 4096, 10}, {bigBytes, 10, 0}, {bigBytes + 1, 10, 0}, {leafBytes / 2, leafBytes, leafBytes},
+	for _, c := range []struct {
+		off, n, want int
+		copied       bool // as the bytes lie in two blocks
+	}{
+		{0, 4096, 4096, false}, {leafBytes - 1, 2, 2, true}, {leafBytes - 4096, 4096, 4096, false}, {leafBytes, leafBytes, leafBytes, false},
+		{bigBytes - 10, 4096, 10, false}, {bigBytes, 10, 0, false}, {bigBytes + 1, 10, 0, false}, {leafBytes / 2, leafBytes, leafBytes, true},
 	} {
-		result, st := tr.Read(nil, &fuse.ReadIn{InHeader: header, Fh: open.Fh, Offset: uint64(c.off)}, make([]byte, c.n))
+		buf := make([]byte, c.n)
+		result, st := tr.Read(nil, &fuse.ReadIn{InHeader: header, Fh: open.Fh, Offset: uint64(c.off)}, buf)
 		if st != fuse.OK {
 			t.Fatalf("read %d at %d: %v", c.n, c.off, st)
 		}
 		got, _ := result.Bytes(nil)
 		if len(got) != c.want || !bytes.Equal(got, want[min(c.off, bigBytes):min(c.off, bigBytes)+c.want]) {
 			t.Errorf("read %d at %d gave %d bytes", c.n, c.off, len(got))
+		}
+		if copied := len(got) > 0 && &got[0] == &buf[0]; copied != c.copied {
+			t.Errorf("read %d at %d: copied %v", c.n, c.off, copied)
 		}
 	}
 	tr.Release(nil, &fuse.ReleaseIn{Fh: open.Fh})

@@ -52,6 +52,45 @@ func (f *File) ReadAt(ctx context.Context, p []byte, off uint64) (int, error) {
 	return len(p), atEnd
 }
 
+// Lend returns the n bytes at off as they lie in their block, for who only passes them on: the slice must not be
+// changed. It returns nil where they do not lie in one block, or go over the file's end; ReadAt copies those.
+func (f *File) Lend(ctx context.Context, off, n uint64) ([]byte, error) {
+	if n == 0 || off >= f.size || n > f.size-off {
+		return nil, nil
+	}
+	p, err := f.lend(ctx, off, off+n)
+	if err != nil {
+		return nil, fmt.Errorf("read %d bytes at %d of %s: %w", n, off, f.root.CID, err)
+	}
+	return p, nil
+}
+
+func (f *File) lend(ctx context.Context, off, end uint64) ([]byte, error) {
+	s := f.last.Load()
+	if s == nil || off < s.off || end > s.end {
+		found, err := f.locate(ctx, off)
+		if err != nil {
+			return nil, err
+		}
+		s = &found
+	}
+	if end > s.end {
+		return nil, nil
+	}
+	content := s.data
+	if content == nil {
+		leaf, err := f.leafBytes(ctx, s)
+		if leaf == nil || err != nil { // nil: an inner node
+			return nil, err
+		}
+		content = leaf
+		if f.last.Load() != s {
+			f.last.Store(s)
+		}
+	}
+	return content[off-s.off : end-s.off : end-s.off], nil
+}
+
 // read fills p, which ends inside the file.
 func (f *File) read(ctx context.Context, p []byte, off uint64) error {
 	end := off + uint64(len(p))
