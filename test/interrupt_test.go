@@ -16,44 +16,47 @@ const patience = swarm.Patience
 // ten times above what an answer "at once" takes on a busy machine.
 const soon = 30 * time.Second
 
-// stuck is a mount on B of a file that A had and took with it, and a command
-// that waits for its bytes.
-func stuck(t *testing.T) (s *swarm.Swarm, b *swarm.Node, m, file string) {
+// stuck is a mount on B of a tree of which A took much with it.
+func stuck(t *testing.T) (s *swarm.Swarm, b *swarm.Node, m string) {
 	t.Helper()
 	s, a, b := near(t)
 	tree := s.Mkdir("tree")
 	s.RandomFile(8<<20, 1, "tree", "big")
 	s.WriteFile("here", "tree", "small")
+	s.WriteFile("deep", "tree", "sub", "subsub", "deep")
 	m = b.Mount("m", a.Add(tree), "--timeout", "5m")
 	s.MustSh(`ls -l "$1"; cat "$1/small"`, m)
 	a.Kill()
 	s.Eventually("B sees that A is gone", func() bool { return b.Figure("peers") == 0 })
-	return s, b, m, m + "/big"
+	return s, b, m
 }
 
 // TestSignalsEndAWaitingRead interrupts readers of a block nobody has.
 func TestSignalsEndAWaitingRead(t *testing.T) {
 	t.Parallel()
-	s, _, m, file := stuck(t)
+	s, _, m := stuck(t)
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGKILL} {
-		p := s.SpawnSh(`exec cat "$1"`, file)
-		s.Eventually("cat waits", p.Waits)
-		p.Signal(sig)
-		if code := p.Wait(soon); code != -1 {
-			t.Errorf("cat ended with code %d after signal %d", code, sig)
+		for _, script := range []string{`exec cat "$1/big"`, `exec ls -l "$1/sub/subsub"`, `exec stat "$1/sub/subsub/deep"`, `exec find "$1/sub"`,
+			`exec dd if="$1/big" of=/dev/null bs=1M skip=4 iflag=direct`, `exec grep -r nothing "$1"`} {
+			p := s.SpawnSh(script, m)
+			s.Eventually(script+" waits", p.Waits)
+			p.Signal(sig)
+			if code := p.Wait(soon); code != -1 {
+				t.Errorf("%s ended with code %d after signal %d: %s", script, code, sig, p.Err())
+			}
+			// The mount is well: others read on.
+			s.MustSh(`test "$(cat "$1/small")" = here; ls "$1"`, m)
 		}
-		// The mount is well: others read on.
-		s.MustSh(`test "$(cat "$1/small")" = here; ls -l "$1"`, m)
 	}
 }
 
 // TestUmountWhileReadsWait unmounts below readers that wait.
 func TestUmountWhileReadsWait(t *testing.T) {
 	t.Parallel()
-	s, b, m, file := stuck(t)
+	s, b, m := stuck(t)
 	var readers []*swarm.Process
 	for range 4 {
-		readers = append(readers, s.SpawnSh(`exec cat "$1"`, file))
+		readers = append(readers, s.SpawnSh(`exec cat "$1/big"`, m))
 	}
 	for _, p := range readers {
 		s.Eventually("cat waits", p.Waits)

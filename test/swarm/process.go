@@ -9,8 +9,6 @@ import (
 	"sync"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // Process is a command that runs beside the test. The swarm's cleanup kills it.
@@ -21,6 +19,7 @@ type Process struct {
 	stderr limited
 	stdin  io.WriteCloser
 	exited chan struct{}
+	call   string // what Waits saw last
 }
 
 // Spawn starts cmd and returns at once. What it prints is kept.
@@ -127,11 +126,14 @@ func (p *Process) Kill() {
 	<-p.exited
 }
 
-// Waits reports whether the process is inside a read(2) now: the kernel shows
-// which call a sleeping process is in.
+// Waits reports whether the process sleeps in the same system call as when it
+// was asked last. Poll it: one that goes on is found out.
 func (p *Process) Waits() bool {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/syscall", p.Pid()))
-	return err == nil && strings.HasPrefix(string(b), fmt.Sprint(unix.SYS_READ, " "))
+	now := string(b)
+	same := err == nil && now != "" && now == p.call && !strings.HasPrefix(now, "running")
+	p.call = now
+	return same
 }
 
 // Open lists the files below dir that the process holds open.
