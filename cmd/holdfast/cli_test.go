@@ -89,6 +89,7 @@ func TestBadInput(t *testing.T) {
 		{"mount", 2, "a cid and a directory"},
 		{"mout", 2, `"mout" is no command`},
 		{"status --colour", 2, "--colour"},
+		{"status --log-level loud", 2, "--log-level"},
 		{"daemon --timeout soon", 2, "--timeout"},
 		{"daemon --network moon", 2, `"moon" is none of local, ipfs`},
 		{"cat --timeout soon " + root, 2, "--timeout"},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"strconv"
@@ -16,7 +17,7 @@ func (a *app) lsCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ls CID[/path]",
 		Short: "list a directory",
-		Long: `Prints the names in a directory as they come, so that a huge one begins at once. -l adds kind, size, mode, time and CID, for
+		Long: `Prints the names in a directory as they come, so that a huge one begins soon. -l adds kind, size, mode, time and CID, for
 which the first block of each entry is fetched.`,
 		Example: "  holdfast ls bafy…/2024\n  holdfast ls -l bafy…",
 		Args:    args(1, 1, "one CID is"),
@@ -26,12 +27,16 @@ which the first block of each entry is fetched.`,
 				return fmt.Errorf("ls: %w", err)
 			}
 			entries := []api.Entry{}
+			out := bufio.NewWriterSize(a.out, 32<<10)
+			defer out.Flush()
 			for e, err := range s.List(ctx, read, long || asJSON) {
 				if err != nil {
 					return fmt.Errorf("ls %s: %w", read.Ref, err)
 				}
 				if !long && !asJSON {
-					fmt.Fprintln(a.out, ui.Printable(e.Name))
+					if _, err := fmt.Fprintln(out, ui.Printable(e.Name)); err != nil {
+						return fmt.Errorf("ls: %w", err) // the reader has seen enough
+					}
 					continue
 				}
 				entries = append(entries, e)

@@ -103,6 +103,11 @@ func (a *app) settings(cmd *cobra.Command, cfg *repo.Config) error {
 	if err := cfg.ApplyEnv(a.environ); err != nil {
 		return err
 	}
+	if a.logLevel != "" {
+		if err := cfg.Set("log-level", a.logLevel); err != nil {
+			return &usageError{fmt.Errorf("--log-level: %w", err)}
+		}
+	}
 	for _, k := range repo.Keys() {
 		f := cmd.Flags().Lookup(k.Name)
 		if f == nil || !f.Changed {
