@@ -213,6 +213,15 @@ func TestReadaheadOfATree(t *testing.T) {
 			t.Errorf("%s: of %d files opened, %d blocks were asked for ahead", c.script, opened, ahead)
 		}
 	}
+	for tree, most := range map[string]int{"many": 0, "source": 16} { // directories are looked into again
+		again := mountChild(t, childSpec{Tree: tree})
+		sh(t, `tar -C "$1" -cf - . | cat >/dev/null`, again.dir)
+		again.tell("away")
+		sh(t, `tar -C "$1" -cf - . | cat >/dev/null`, again.dir)
+		if n := again.number("ahead"); n > most {
+			t.Errorf("%s: of files that the kernel has, %d blocks were asked for ahead", tree, n)
+		}
+	}
 	s := mountChild(t, childSpec{Tree: "many", Away: true})
 	sh(t, `ls -lR "$1"; find "$1"`, s.dir)
 	if n := s.number("ahead"); n != 0 {

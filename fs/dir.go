@@ -44,7 +44,7 @@ func (t *tree) OpenDir(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOu
 	if n.kind != unixfs.KindDir {
 		return fuse.ENOTDIR
 	}
-	out.Fh = t.handles.add(&handle{node: n, end: func() {}, dir: &dirHandle{size: firstBatch}})
+	out.Fh = t.handles.add(&handle{node: n, dir: &dirHandle{size: firstBatch}})
 	out.OpenFlags = fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_CACHE_DIR
 	t.walks.listed(n)
 	return fuse.OK
@@ -52,9 +52,7 @@ func (t *tree) OpenDir(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOu
 
 // ReleaseDir ends one open.
 func (t *tree) ReleaseDir(in *fuse.ReleaseIn) {
-	if h := t.handles.remove(in.Fh); h != nil {
-		h.end()
-	}
+	t.handles.remove(in.Fh)
 }
 
 // ReadDir lists names and types.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"github.com/holdfastfs/holdfast/fs/unixfs"
+	"github.com/ipfs/go-cid"
 )
 
 // opened is what a file node has between its first open and its last release. Its mode is decided at the first open
@@ -32,7 +33,13 @@ type handle struct {
 	opened *opened    // files
 	ahead  *aheadFile // files read through us
 	dir    *dirHandle // directories
-	end    context.CancelFunc
+}
+
+// end withdraws what was asked for ahead of the handle's reader.
+func (h *handle) end() {
+	if h.ahead != nil {
+		h.ahead.end()
+	}
 }
 
 // handles numbers what is open.
@@ -86,14 +93,13 @@ func (t *tree) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) 
 	if err != nil {
 		return t.fail(c, "open", n, err)
 	}
-	h := &handle{node: n, opened: o, end: func() {}}
+	h := &handle{node: n, opened: o}
 	out.OpenFlags = fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH
 	if o.backing != 0 {
 		out.OpenFlags = fuse.FOPEN_PASSTHROUGH | fuse.FOPEN_NOFLUSH
 		out.BackingID = o.backing
-	} else if t.cfg.ReadaheadBytes > 0 {
+	} else if t.cfg.ReadaheadBytes > 0 && n.cid.Type() != cid.Raw { // nothing lies ahead in the one block
 		h.ahead = newAheadFile(t, o.file)
-		h.end = h.ahead.end
 	}
 	out.Fh = t.handles.add(h)
 	t.stats.opens.Add(1)

@@ -2,6 +2,7 @@ package fs
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -191,8 +192,21 @@ func (w *walks) read(k *walk) []unixfs.Entry {
 	return entries
 }
 
+// unread leaves out the files that were opened before: their first bytes were here then, and the kernel most likely has
+// them still. parent may be nil: of a directory that nobody looked up, nothing was opened.
+func (w *walks) unread(parent *node, entries []unixfs.Entry) []unixfs.Entry {
+	if parent == nil {
+		return entries
+	}
+	return slices.DeleteFunc(entries, func(e unixfs.Entry) bool {
+		n := w.tree.table.child(parent, e.Name, false)
+		return n != nil && n.checked.Load()
+	})
+}
+
 // fetchLocked hands entries to the walk's fetcher.
 func (w *walks) fetchLocked(k *walk, entries []unixfs.Entry) {
+	entries = w.unread(k.node, entries)
 	if len(entries) == 0 || k.ctx.Err() != nil {
 		return
 	}
@@ -216,20 +230,22 @@ func (w *walks) run(k *walk) {
 		}
 		k.mu.Unlock()
 		ctx, cancel := context.WithTimeout(k.ctx, w.tree.cfg.Timeout)
-		w.fetch(ctx, k, entries, walkDepth)
+		w.fetch(ctx, k, k.node, entries, walkDepth)
 		cancel()
 	}
 }
 
-// fetch asks for the first bytes of files. A raw block is a whole file; other roots have to be looked at.
-func (w *walks) fetch(ctx context.Context, k *walk, entries []unixfs.Entry, depth int) {
+// fetch asks for the first bytes of files in the directory parent, nil if nobody looked it up. A raw block is a whole
+// file; other roots have to be looked at.
+func (w *walks) fetch(ctx context.Context, k *walk, parent *node, entries []unixfs.Entry, depth int) {
 	var raw, roots []unixfs.Want
+	var names []string
 	for _, e := range entries {
 		want := unixfs.Want{CID: e.CID, Dataset: w.tree.datasetOf(k.node, e)}
 		if e.CID.Prefix().Codec == cid.Raw {
 			raw = append(raw, want)
 		} else {
-			roots = append(roots, want)
+			roots, names = append(roots, want), append(names, e.Name)
 		}
 	}
 	if len(raw) > 0 {
@@ -241,36 +257,29 @@ func (w *walks) fetch(ctx context.Context, k *walk, entries []unixfs.Entry, dept
 	w.tree.blocks.Prefetch(k.ctx, roots)
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(walkParallel)
-	for _, r := range roots {
+	for i, r := range roots {
 		group.Go(func() error {
-			w.look(ctx, k, r, depth)
+			var known *node
+			if parent != nil {
+				known = w.tree.table.child(parent, names[i], false)
+			}
+			w.look(ctx, k, known, r, depth)
 			return nil
 		})
 	}
 	group.Wait()
 }
 
-// look fetches what a program will want of an entry first. What fails is the reader's to find.
-func (w *walks) look(ctx context.Context, k *walk, root unixfs.Want, depth int) {
+// look fetches what a program will want of an entry first; known is its node, if it has one. What fails is the reader's
+// to find.
+func (w *walks) look(ctx context.Context, k *walk, known *node, root unixfs.Want, depth int) {
 	un, err := w.tree.reader.Node(ctx, root.CID, root.Dataset)
 	if err != nil {
 		return
 	}
 	switch un.Kind {
 	case unixfs.KindFile:
-		file, err := w.tree.reader.Open(un)
-		if err != nil {
-			return
-		}
-		leaves, err := file.Leaves(ctx, 0, walkFileBytes, false)
-		if err != nil {
-			return
-		}
-		wants := make([]unixfs.Want, len(leaves))
-		for i, l := range leaves {
-			wants[i] = l.Want
-		}
-		w.tree.blocks.Prefetch(k.ctx, wants)
+		w.lookFile(ctx, k, un)
 	case unixfs.KindDir:
 		d, err := w.tree.reader.Dir(un)
 		if err != nil {
@@ -283,6 +292,23 @@ func (w *walks) look(ctx context.Context, k *walk, root unixfs.Want, depth int) 
 			}
 			first = append(first, e.Entry)
 		}
-		w.fetch(ctx, k, first, depth-1)
+		w.fetch(ctx, k, known, w.unread(known, first), depth-1)
 	}
+}
+
+// lookFile asks for the first bytes of a file.
+func (w *walks) lookFile(ctx context.Context, k *walk, un *unixfs.Node) {
+	file, err := w.tree.reader.Open(un)
+	if err != nil {
+		return
+	}
+	leaves, err := file.Leaves(ctx, 0, walkFileBytes, false)
+	if err != nil {
+		return
+	}
+	wants := make([]unixfs.Want, len(leaves))
+	for i, l := range leaves {
+		wants[i] = l.Want
+	}
+	w.tree.blocks.Prefetch(k.ctx, wants)
 }
