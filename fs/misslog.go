@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"sync"
@@ -72,4 +73,32 @@ func (m *missLog) admit(key string, now time.Time) (skipped int, ok bool) {
 	m.lines++
 	skipped, m.skipped = m.skipped, 0
 	return skipped, true
+}
+
+// quiet is a handler that passes a message about a CID on once a minute.
+type quiet struct {
+	slog.Handler
+	missing *missLog
+}
+
+func (q quiet) Handle(ctx context.Context, r slog.Record) error {
+	key := r.Message
+	r.Attrs(func(a slog.Attr) bool {
+		if a.Key == "cid" {
+			key += a.Value.String()
+		}
+		return true
+	})
+	if _, ok := q.missing.admit(key, time.Now()); !ok {
+		return nil
+	}
+	return q.Handler.Handle(ctx, r)
+}
+
+func (q quiet) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return quiet{q.Handler.WithAttrs(attrs), q.missing}
+}
+
+func (q quiet) WithGroup(name string) slog.Handler {
+	return quiet{q.Handler.WithGroup(name), q.missing}
 }

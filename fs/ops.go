@@ -10,14 +10,22 @@ import (
 	"github.com/holdfastfs/holdfast/fs/unixfs"
 )
 
-// xattrCID is the extended attribute that tells a node's CID.
-const xattrCID = "user.holdfast.cid"
+const (
+	// xattrCID is the extended attribute that tells a node's CID.
+	xattrCID = "user.holdfast.cid"
+
+	// longestName is the bytes that a name may have; statfs tells it.
+	longestName = 255
+)
 
 // Lookup finds a name. That there is none is told the kernel for good, as content does not change.
 func (t *tree) Lookup(cancel <-chan struct{}, header *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
 	parent := t.table.get(header.NodeId)
 	if parent == nil {
 		return fuse.Status(syscall.ESTALE)
+	}
+	if len(name) > longestName {
+		return fuse.Status(syscall.ENAMETOOLONG) // the kernel lets longer ones through
 	}
 	if n := t.table.child(parent, name, true); n != nil {
 		t.entry(n, out)
@@ -168,6 +176,6 @@ func (t *tree) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) 
 	const unit = 4096
 	u := t.cfg.Statfs()
 	*out = fuse.StatfsOut{Blocks: u.TotalBytes / unit, Bfree: u.FreeBytes / unit, Bavail: 0,
-		Bsize: unit, Frsize: unit, NameLen: 255}
+		Bsize: unit, Frsize: unit, NameLen: longestName}
 	return fuse.OK
 }

@@ -54,7 +54,7 @@ func newServing() *serving {
 
 // newTree makes a tree. fileRoot says that the mount point is a regular file, so that the root is one too.
 func newTree(cfg Config, uid, gid uint32, fileRoot bool) *tree {
-	g := newGuarded(cfg.Blocks)
+	g, missing := newGuarded(cfg.Blocks), newMissLog(cfg.Logger)
 	root := &node{id: fuse.FUSE_ROOT_ID, ino: rootInode(cfg.Root), cid: cfg.Root,
 		kind: unixfs.KindDir, perm: dirMode, sec: noTime, lookups: 1}
 	if fileRoot {
@@ -63,8 +63,8 @@ func newTree(cfg Config, uid, gid uint32, fileRoot bool) *tree {
 	t := &tree{
 		RawFileSystem: fuse.NewDefaultRawFileSystem(),
 		cfg:           cfg, blocks: g, log: cfg.Logger, uid: uid, gid: gid,
-		reader:  unixfs.NewReader(g, unixfs.Config{Logger: cfg.Logger}),
-		missing: newMissLog(cfg.Logger),
+		reader:  unixfs.NewReader(g, unixfs.Config{Logger: slog.New(quiet{cfg.Logger.Handler(), missing})}),
+		missing: missing,
 		table:   newTable(root),
 	}
 	t.handles.init()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -104,6 +105,11 @@ func TestTreeLookup(t *testing.T) {
 	if sub.NodeId == same.NodeId {
 		t.Error("equal directories at two paths are one node")
 	}
+	for n, want := range map[int]syscall.Errno{longestName: 0, longestName + 1: syscall.ENAMETOOLONG} {
+		if _, st := tr.lookup(t, fuse.FUSE_ROOT_ID, strings.Repeat("x", n)); st != fuse.Status(want) {
+			t.Errorf("a name of %d bytes: %v", n, st)
+		}
+	}
 	if _, st := tr.lookup(t, 12345, "x"); st != fuse.Status(syscall.ESTALE) {
 		t.Errorf("a node that nobody knows: %v", st)
 	}
@@ -171,6 +177,20 @@ func TestInodeCollision(t *testing.T) {
 		if got := usableInode(bad); got <= fuse.FUSE_ROOT_ID || got == ^uint64(0) {
 			t.Errorf("%d became %d", bad, got)
 		}
+	}
+}
+
+// TestBadNamesAreToldOnce lists a directory with unusable names again and again.
+func TestBadNamesAreToldOnce(t *testing.T) {
+	var log bytes.Buffer
+	tr, _ := newTestTree(t, "bad names", func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+	for range 20 {
+		if names, _ := tr.list(t, fuse.FUSE_ROOT_ID, 4096, true); strings.Join(names, " ") != ". .. fine" {
+			t.Errorf("listed %q", names)
+		}
+	}
+	if n := strings.Count(log.String(), "left out"); n != 1 {
+		t.Errorf("told %d times:\n%s", n, log.String())
 	}
 }
 

@@ -60,6 +60,14 @@ var trees = map[string]func(builder) cid.Cid{
 	},
 	"wide":    func(b builder) cid.Cid { return b.repeated(plusEntries + 500).Cid() },
 	"million": func(b builder) cid.Cid { return b.repeated(1_000_000).Cid() },
+	"bad names": func(b builder) cid.Cid {
+		n := b.dir(nil).Copy().(*merkledag.ProtoNode)
+		for _, name := range []string{"", "..", "a/b", "fine", "x\x00y"} {
+			b.must(n.AddNodeLink(name, b.file([]byte(name))))
+		}
+		b.must(b.f.Add(context.Background(), n))
+		return n.Cid()
+	},
 	"lie": func(b builder) cid.Cid {
 		good := b.dir(map[string]ipld.Node{"liar": b.file(random(1000, 9))}).(*merkledag.ProtoNode)
 		n := merkledag.NodeWithData(good.Data())
