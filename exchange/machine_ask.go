@@ -62,6 +62,7 @@ func (m *machine) ask(w *want, p *peerState) {
 	a.alone = p.blocks == 0
 	if a.alone {
 		p.progress = m.now
+		p.sampling = false // what was measured before may have ended in a cancel: the pause since tells nothing
 	}
 	a.expect = p.completion(m.now, a.bytes)
 	m.count(a, 1)
@@ -85,7 +86,8 @@ func (m *machine) askHave(w *want, p *peerState) {
 	m.send(p, Entry{CID: w.CID, Kind: WantHave, Priority: m.priority(w), SendDontHave: true})
 }
 
-// drop forgets an ask without telling the peer: it was answered, or the peer is gone.
+// drop forgets an ask without telling the peer: it was answered, or the peer is gone, or does not know
+// our list any more.
 func (m *machine) drop(a *ask) {
 	m.count(a, -1)
 	m.timers.stop(&a.timer)
@@ -98,6 +100,7 @@ func (m *machine) drop(a *ask) {
 // cancel takes an ask back.
 func (m *machine) cancel(a *ask) {
 	m.drop(a)
+	a.peer.excuse(1, &m.limits)
 	m.send(a.peer, Entry{CID: a.want.CID, Kind: Cancel})
 }
 
@@ -114,6 +117,7 @@ func (m *machine) dropAll(p *peerState) []*want {
 	for _, a := range p.asks {
 		asks = append(asks, a)
 	}
+	p.excuse(len(asks), &m.limits)
 	slices.SortFunc(asks, func(a, b *ask) int { return cmp.Compare(a.seq, b.seq) })
 	wants := make([]*want, len(asks))
 	for i, a := range asks {

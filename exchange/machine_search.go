@@ -85,6 +85,7 @@ func (m *machine) provided(e providersEvent) {
 		if len(f.found) >= m.limits.SearchProviders {
 			break
 		}
+		info.Addrs = keepAddrs(info.Addrs)
 		f.found = append(f.found, info)
 		for _, key := range f.sessions {
 			if s := m.sessions[key]; s != nil {
@@ -124,7 +125,7 @@ func (m *machine) candidate(s *session, info peer.AddrInfo) {
 		return
 	}
 	if len(info.Addrs) > 0 {
-		p.addrs = info.Addrs[:min(len(info.Addrs), maxAddrs)]
+		p.addrs = info.Addrs
 	}
 	mb := s.member(p)
 	if mb == nil {

@@ -90,11 +90,13 @@ func TestEstimates(t *testing.T) {
 	w := &want{}
 	last := &want{Want: Want{Place: Place{Offset: 9 * mib, FileBytes: 9*mib + 10}}}
 	first := &want{Want: Want{Place: Place{FileBytes: 9 * mib}}}
+	declared := &want{Want: Want{Place: Place{Offset: 2 * mib, FileBytes: 9 * mib, Bytes: 700}}}
+	lying := &want{Want: Want{Place: Place{FileBytes: 1 << 62, Bytes: 1 << 63}}}
 	for _, c := range []struct {
 		average float64
 		want    *want
 		bytes   int64
-	}{{0, w, guessBytes}, {0, first, mib}, {0, last, 10}, {5000, w, 5000}, {5000, last, 10}, {5000, first, 5000}} {
+	}{{0, declared, 700}, {5000, declared, 700}, {300, declared, 300}, {0, lying, mib}, {5000, lying, 5000}, {0, w, guessBytes}, {0, first, mib}, {0, last, 10}, {5000, w, 5000}, {5000, last, 10}, {5000, first, 5000}} {
 		s.bytes = c.average
 		if n := s.estimate(c.want); n != c.bytes {
 			t.Errorf("average %.0f: %d, not %d", c.average, n, c.bytes)

@@ -173,7 +173,9 @@ func (m *machine) recovered(p *peerState) {
 
 // unwanted counts a block that no want is open for. Coming late is no fault.
 func (m *machine) unwanted(p *peerState, b blocks.Block, n int64) {
-	if m.wants[b.Cid()] != nil || m.recent.has(b.Cid()) {
+	known := m.wants[b.Cid()] != nil || m.recent.has(b.Cid())
+	if known || p.excused > 0 {
+		p.excused = max(0, p.excused-1)
 		p.arrived(m.now, n, p.blocks > 0)
 		m.stats.Late++
 		m.stats.LateBytes += uint64(n)

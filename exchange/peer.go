@@ -18,8 +18,9 @@ const (
 	sampleTime = 20 * time.Millisecond
 	// rateMemory is the time over which throughput is averaged.
 	rateMemory = 250 * time.Millisecond
-	// maxAddrs is how many addresses of a peer are kept.
-	maxAddrs = 16
+	// maxAddrs is how many addresses of a peer are kept, and maxAddrBytes how long each may be.
+	maxAddrs     = 16
+	maxAddrBytes = 256
 )
 
 // peerState is what the machine knows of a peer: how it is reached, what it was asked, how it delivers.
@@ -61,6 +62,7 @@ type delivery struct {
 	progress  time.Duration // the last block, or when it was first asked for one since
 	delivered int64         // bytes that were wanted
 	unasked   int64         // bytes that nobody asked for
+	excused   int           // blocks that may still come, as they were asked for once
 	lastBlock time.Duration
 
 	sampling    bool
@@ -96,6 +98,9 @@ func (d *delivery) sampled(rate float64, took time.Duration) {
 	weight := float64(took) / float64(took+rateMemory)
 	d.rate = max(d.rate+(rate-d.rate)*weight, leastRate)
 }
+
+// excuse lets blocks come late: their cancel crosses them, however long ago that was.
+func (d *delivery) excuse(blocks int, l *Limits) { d.excused = min(d.excused+blocks, 4*l.PeerWants) }
 
 // answered folds one measured latency into the average.
 func (d *delivery) answered(took time.Duration) {
@@ -180,4 +185,15 @@ func (p *peerState) info(now time.Duration) PeerInfo {
 		Rate: int64(p.rate), Latency: p.latency,
 		Failures: p.failures, Banned: max(0, p.bannedUntil-now),
 	}
+}
+
+// keepAddrs returns those of a provider's addresses that are kept, without holding on to the others.
+func keepAddrs(addrs []multiaddr.Multiaddr) []multiaddr.Multiaddr {
+	var kept []multiaddr.Multiaddr
+	for _, a := range addrs {
+		if len(kept) < maxAddrs && len(a.Bytes()) <= maxAddrBytes {
+			kept = append(kept, a)
+		}
+	}
+	return kept
 }

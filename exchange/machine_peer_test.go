@@ -1,0 +1,95 @@
+package exchange
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	blocks "github.com/ipfs/go-block-format"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/multiformats/go-multiaddr"
+)
+
+// TestAPauseAfterACancelTellsNothing: a measurement that a cancel has cut off does not go on when the
+// peer is next asked for something.
+func TestAPauseAfterACancelTellsNothing(t *testing.T) {
+	m, s, fast, _ := twoPeers(t)
+	for i := range 3 {
+		m.Step(wantEvent{intentID(i), Want{CID: leaf(i, mib).Cid(), Dataset: s.key}, false})
+	}
+	m.Ready()
+	if fast.blocks != 3 {
+		t.Fatalf("%d blocks were asked for", fast.blocks)
+	}
+	m.Tick(m.now + 5*time.Millisecond)
+	m.Step(receivedEvent{"fast", Incoming{Blocks: []blocks.Block{leaf(0, mib)}}})
+	m.Step(forgetEvent{1})
+	m.Step(forgetEvent{2})
+	m.Ready()
+	m.Tick(m.now + 2*time.Second)
+	before := fast.rate
+	m.Step(wantEvent{9, Want{CID: leaf(9, mib).Cid(), Dataset: s.key}, false})
+	m.Ready()
+	m.Tick(m.now + 5*time.Millisecond)
+	m.Step(receivedEvent{"fast", Incoming{Blocks: []blocks.Block{leaf(9, mib)}}})
+	if fast.rate < before/2 {
+		t.Errorf("%.0f MiB/s, %.0f before the pause", fast.rate/mib, before/mib)
+	}
+	checkMachine(t, m)
+}
+
+// TestLateBlocksAreNoFault: of a peer that gives all it was ever asked for, long after others did, and
+// after more blocks than are remembered. More than that is its fault.
+func TestLateBlocksAreNoFault(t *testing.T) {
+	limits := Limits{UnaskedBytes: 64 * kib}.withDefaults()
+	m := newMachine(limits)
+	m.recent = newRecentCIDs(4)
+	m.Tick(time.Hour)
+	m.Step(connectedEvent{"late", true})
+	var late []blocks.Block
+	for i := range 100 {
+		late = append(late, leaf(i, 4*kib))
+		m.Step(wantEvent{intentID(i), Want{CID: late[i].Cid()}, false})
+	}
+	m.Ready()
+	for i := range late {
+		m.Step(forgetEvent{intentID(i)})
+	}
+	m.Ready()
+	give := func(bs []blocks.Block) {
+		for _, b := range bs {
+			m.Step(receivedEvent{"late", Incoming{Blocks: []blocks.Block{b}}})
+		}
+	}
+	give(late)
+	if p := m.peers["late"]; m.stats.Bans != 0 || m.stats.Late != 100 || p.failures != 0 {
+		t.Errorf("after late blocks: %+v, %d failures", m.stats, p.failures)
+	}
+	give(late)
+	if m.stats.Bans != 1 {
+		t.Errorf("after blocks that nobody asked for: %+v", m.stats)
+	}
+	checkMachine(t, m)
+}
+
+// TestAddressesOfProvidersAreBounded: of a provider that says to be everywhere.
+func TestAddressesOfProvidersAreBounded(t *testing.T) {
+	m := newMachine(Limits{}.withDefaults())
+	b := leaf(1, 1)
+	m.Step(wantEvent{1, Want{CID: b.Cid()}, false})
+	m.Ready()
+	addrs := []multiaddr.Multiaddr{multiaddr.StringCast("/dns4/" + strings.Repeat("a", 1000) + "/tcp/1")}
+	for range 1000 {
+		addrs = append(addrs, multiaddr.StringCast("/ip4/127.0.0.1/tcp/1"))
+	}
+	m.Step(providersEvent{key: b.Cid(), peers: []peer.AddrInfo{{ID: "p", Addrs: addrs}}})
+	dials := m.Ready().dials
+	if len(dials) != 1 || len(dials[0].Addrs) != maxAddrs || cap(m.searches[b.Cid()].found[0].Addrs) > 2*maxAddrs {
+		t.Fatalf("dials %v", dials)
+	}
+	for _, a := range dials[0].Addrs {
+		if len(a.Bytes()) > maxAddrBytes {
+			t.Errorf("address of %d bytes is kept", len(a.Bytes()))
+		}
+	}
+}
