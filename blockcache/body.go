@@ -96,6 +96,7 @@ func (b *body) lost(off, n uint64) uint64 {
 	defer b.mu.Unlock()
 	before := b.have.bytes()
 	b.have = b.have.remove(off, off+n)
+	b.pins.forget()
 	return before - b.have.bytes()
 }
 

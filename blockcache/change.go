@@ -41,6 +41,11 @@ func (s *Store) apply(ctx context.Context, changes []change) error {
 }
 
 func (s *Store) applyPart(part []change) error {
+	if slices.ContainsFunc(part, func(c change) bool { return len(c.add) > 0 }) {
+		if err := s.ix.mayGrow(); err != nil {
+			return err
+		}
+	}
 	unlock := s.ix.lock(func(yield func(string) bool) {
 		for _, c := range part {
 			if !yield(c.key) {

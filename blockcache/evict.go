@@ -22,7 +22,7 @@ const (
 
 // tryReserve takes n bytes of the room that is left.
 func (s *Store) tryReserve(n int64) bool {
-	if s.quota > 0 && s.used.Load()+n > s.quota*highWater/100 {
+	if s.quota > 0 && s.used.Load()+n > s.quota*highWater/100 && !s.stuck.Load() {
 		s.nudge()
 	}
 	for {
@@ -33,8 +33,8 @@ func (s *Store) tryReserve(n int64) bool {
 		if !s.used.CompareAndSwap(used, used+n) {
 			continue
 		}
-		if s.cfg.MinFreeBytes > 0 {
-			if free, err := s.fs.Free(); err == nil && free < s.cfg.MinFreeBytes+uint64(n) {
+		if least := max(s.cfg.MinFreeBytes, s.ix.floor); least > 0 {
+			if free, err := s.fs.Free(); err == nil && free < least+uint64(n) {
 				s.used.Add(-n)
 				return false
 			}
@@ -238,8 +238,10 @@ func (s *Store) evictAhead(ctx context.Context) error {
 	for s.used.Load() > s.quota*lowWater/100 {
 		got, err := s.evictOne(ctx)
 		if err != nil || got == 0 {
+			s.stuck.Store(true)
 			return err
 		}
 	}
+	s.stuck.Store(false)
 	return nil
 }

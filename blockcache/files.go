@@ -115,9 +115,10 @@ func (f osFile) Size() (int64, error) {
 // blob is a pack's or body's file. Descriptors are opened when needed and closed when many others
 // are in use; see fdTable.
 type blob struct {
-	id   uint64
-	name string
-	lost error // of a sync that failed; only one goroutine syncs a file
+	id    uint64
+	name  string
+	noted uint64 // when its access time was last written down; only Run looks
+	lost  error  // of a sync that failed; only one goroutine syncs a file
 
 	// Guarded by fdTable.mu.
 	f       file

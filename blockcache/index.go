@@ -47,6 +47,9 @@ type index struct {
 	prefix []byte
 	seed   maphash.Seed
 
+	room  func() (uint64, error) // bytes free where the database lies; nil if it has no files
+	floor uint64                 // below that nothing is added
+
 	flush   func(path string) error // makes a file of the database, or its folder, durable
 	flushed []string                // names in the folder at its last flush; only one goroutine syncs
 
@@ -213,6 +216,32 @@ func (x *index) pinIterator(txn *badger.Txn) *badger.Iterator {
 	opt.Prefix = x.k(tagPinned, "")
 	opt.PrefetchValues = false
 	return txn.NewIterator(opt)
+}
+
+// maxFloor bounds what is kept free for the database, in bytes.
+const maxFloor = 64 << 20
+
+// keepRoom makes the index refuse additions when the disk is almost full. The database maps its logs
+// and tables into memory; where the disk has no page for one, the program dies instead of getting an
+// error. So there has to be room for every log that may be begun and for a table.
+func (x *index) keepRoom() {
+	opts := x.db.Opts()
+	if opts.InMemory {
+		return
+	}
+	x.floor = min(maxFloor, uint64(opts.NumMemtables+2)*uint64(opts.MemTableSize))
+	x.room = osFiles{opts.Dir}.Free
+}
+
+// mayGrow returns an error that wraps ErrFull when nothing may be added. Removals go on: they make room.
+func (x *index) mayGrow() error {
+	if x.room == nil {
+		return nil
+	}
+	if free, err := x.room(); err == nil && free < x.floor {
+		return fmt.Errorf("write index: %d bytes are free on the disk, %d are needed: %w", free, x.floor, ErrFull)
+	}
+	return nil
 }
 
 // batch runs fn on a write batch and commits it. What fn writes is split into as many transactions

@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"testing"
 
+	blocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
 )
 
@@ -42,7 +43,7 @@ func TestPinDuringEviction(t *testing.T) {
 		_, err := b.evictBody(context.Background(), k)
 		done <- err
 	}()
-	waitFor(t, func() bool { _, ok := k.pins.get(b.pinGen.Load()); return ok })
+	waitFor(t, func() bool { _, ok := k.pins.get(b.pinsNow()); return ok })
 	must(t, b.Pin(t.Context(), f.root, []cid.Cid{f.leaves[4].Block.Cid()}))
 	k.mu.Unlock()
 	must(t, <-done)
@@ -252,4 +253,82 @@ func TestMissingPack(t *testing.T) {
 	}
 	must(t, b.rewriteAny(rand.New(rand.NewPCG(1, 1))))
 	checkFigures(t, b.Store)
+}
+
+// TestRoomForIndex: the database is not written to when the disk has no room for its logs, except to
+// remove things.
+func TestRoomForIndex(t *testing.T) {
+	t.Parallel()
+	b := newBox(t, StoreConfig{})
+	f, small := makeFile(t, 1, 5<<20, 1<<20), Entry{Block: randBlock(t, 2, 1000)}
+	mustPut(t, b, f.leaves...)
+	room := b.ix.room
+	b.ix.room = func() (uint64, error) { return b.ix.floor - 1, nil }
+	err := b.Pin(t.Context(), f.root, blockCIDs(f.leaves))
+	if !errors.Is(err, ErrFull) {
+		t.Errorf("pin: %v", err)
+	}
+	if err := b.Put(t.Context(), []Entry{small}); !errors.Is(err, ErrFull) {
+		t.Errorf("put: %v", err)
+	}
+	if err := writeBody(b.Store, makeFile(t, 3, 5<<20, 1<<20), true); !errors.Is(err, ErrFull) {
+		t.Errorf("write body: %v", err)
+	}
+	if has(t, b.Store, f.leaves[0].Block) {
+		t.Error("nothing was evicted to make room")
+	}
+	checkFigures(t, b.Store)
+	b.ix.room = room
+	mustPut(t, b, small)
+	mustGet(t, b, small.Block)
+}
+
+// TestPinsAreNotCountedAgain: more pins leave what is known of a pinned file, fewer do not.
+func TestPinsAreNotCountedAgain(t *testing.T) {
+	t.Parallel()
+	b := newBox(t, StoreConfig{})
+	f, other := makeFile(t, 1, 5<<20, 1<<20), randBlock(t, 2, 9).Cid()
+	mustPut(t, b, f.leaves...)
+	known := func() bool { _, ok := b.bodyOf(f.root).pins.get(b.pinsNow()); return ok }
+	evict := func() int64 {
+		n, err := b.evictOne(t.Context())
+		must(t, err)
+		return n
+	}
+	must(t, b.Pin(t.Context(), f.root, blockCIDs(f.leaves[:1])))
+	if evict() != 0 || !known() {
+		t.Error("a pinned body was evicted, or nothing is known of it")
+	}
+	must(t, b.Pin(t.Context(), other, []cid.Cid{other}))
+	if !known() {
+		t.Error("another pin made it forgotten")
+	}
+	must(t, b.Delete(t.Context(), blockCIDs(f.leaves[1:2])))
+	if known() {
+		t.Error("what a body lost still counts")
+	}
+	if evict() != 0 || !known() {
+		t.Error("a pinned body was evicted, or nothing is known of it")
+	}
+	must(t, b.Unpin(t.Context(), f.root))
+	if known() || evict() != 4<<20 {
+		t.Error("it stays though unpinned")
+	}
+}
+
+// TestTinyPrefetches: leaves of a byte are prefetched in no greater number than the bound allows for.
+func TestTinyPrefetches(t *testing.T) {
+	t.Parallel()
+	o := newSlow(func(w Want) (blocks.Block, error) { return nil, ErrNotFound })
+	c, err := New(Config{Origin: o, PrefetchBytes: 1 << 20})
+	must(t, err)
+	t.Cleanup(func() { must(t, c.Close()) })
+	var ws []Want
+	for i := range uint64(200) {
+		ws = append(ws, Want{CID: randBlock(t, i, 10).Cid(), Place: Place{Bytes: 1}})
+	}
+	c.Prefetch(t.Context(), ws)
+	if st := c.Stats(); st.Dropped != 200-1<<20/minGuess {
+		t.Errorf("stats: %+v", st)
+	}
 }

@@ -20,31 +20,50 @@ type Pin struct {
 	Complete bool // FinishPin was called
 }
 
-// pinCheck remembers how many bytes of a file are pinned, as long as pins and file stay the same.
+// pinCheck remembers how many bytes of a file are pinned. Pins that come, and blocks that come to the
+// file, only make them more, so as long as nothing is unpinned there are at least so many: else every
+// Pin would have all files counted anew.
 type pinCheck struct {
 	mu    sync.Mutex
-	valid bool
-	gen   uint64
+	exact bool // nothing came to the file since
+	gen   pinGen
 	bytes int64
 }
 
+// pinGen counts the changes of pins.
+type pinGen struct {
+	all     uint64
+	removed uint64 // those that took something away
+}
+
+// reset notes that something came to the file.
 func (c *pinCheck) reset() {
 	c.mu.Lock()
-	c.valid = false
+	c.exact = false
 	c.mu.Unlock()
 }
 
-func (c *pinCheck) get(gen uint64) (int64, bool) {
+// forget notes that something left the file.
+func (c *pinCheck) forget() {
+	c.mu.Lock()
+	c.exact, c.bytes = false, 0
+	c.mu.Unlock()
+}
+
+// get returns how many bytes are pinned, or a lower bound above zero.
+func (c *pinCheck) get(gen pinGen) (int64, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.bytes, c.valid && c.gen == gen
+	return c.bytes, c.exact && c.gen == gen || c.bytes > 0 && c.gen.removed == gen.removed
 }
 
-func (c *pinCheck) set(gen uint64, n int64) {
+func (c *pinCheck) set(gen pinGen, n int64) {
 	c.mu.Lock()
-	c.valid, c.gen, c.bytes = true, gen, n
+	c.exact, c.gen, c.bytes = true, gen, n
 	c.mu.Unlock()
 }
+
+func (s *Store) pinsNow() pinGen { return pinGen{all: s.pinGen.Load(), removed: s.unpinGen.Load()} }
 
 // pinKey is where the facts of a pin are.
 func (s *Store) pinKey(root cid.Cid) []byte { return s.ix.k(tagPin, string(root.Bytes())) }
@@ -88,6 +107,9 @@ func (s *Store) Pin(ctx context.Context, root cid.Cid, blocks []cid.Cid) error {
 
 // pinPart adds members under their stripes, so that the figure of pinned bytes stays exact.
 func (s *Store) pinPart(root cid.Cid, keys []string) error {
+	if err := s.ix.mayGrow(); err != nil {
+		return err
+	}
 	defer s.ix.lock(slices.Values(keys))()
 	txn := s.ix.db.NewTransaction(false)
 	defer txn.Discard()
@@ -220,6 +242,7 @@ func (s *Store) unpin(ctx context.Context, root cid.Cid) error {
 	s.pinMu.Lock()
 	defer s.pinMu.Unlock()
 	defer s.pinGen.Add(1)
+	defer s.unpinGen.Add(1)
 	txn := s.ix.db.NewTransaction(false)
 	fact, err := s.ix.value(txn, s.pinKey(root))
 	txn.Discard()
@@ -317,7 +340,7 @@ func (s *Store) pinnedInBody(ctx context.Context, b *body) (int64, error) {
 	if s.pinRoots.Load() == 0 {
 		return 0, nil
 	}
-	gen := s.pinGen.Load()
+	gen := s.pinsNow()
 	if n, ok := b.pins.get(gen); ok {
 		return n, nil
 	}
@@ -348,7 +371,7 @@ func (s *Store) pinnedInPack(ctx context.Context, p *pack) (int64, error) {
 	if s.pinRoots.Load() == 0 {
 		return 0, nil
 	}
-	gen := s.pinGen.Load()
+	gen := s.pinsNow()
 	if n, ok := p.pins.get(gen); ok {
 		return n, nil
 	}

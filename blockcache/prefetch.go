@@ -9,6 +9,9 @@ import (
 // prefetchGuess is what a prefetch is taken to bring, in bytes, as long as nothing is known of it.
 const prefetchGuess = 1 << 20
 
+// minGuess is the least that a prefetch counts: its goroutine and what it asks for take room, too.
+const minGuess = 16 << 10
+
 // budget bounds the bytes of prefetches in flight.
 type budget struct {
 	dropped atomic.Int64
@@ -67,7 +70,9 @@ func (c *Cache) Prefetch(ctx context.Context, ws []Want) {
 }
 
 // guess is the most bytes that a want is likely to bring.
-func (w Want) guess() int64 {
+func (w Want) guess() int64 { return max(minGuess, w.says()) }
+
+func (w Want) says() int64 {
 	if w.Place.Bytes > 0 {
 		return int64(min(prefetchGuess, w.Place.Bytes))
 	}

@@ -22,6 +22,7 @@ func (s *Store) Run(ctx context.Context) error {
 		select {
 		case <-s.wake:
 		case <-touch.C:
+			s.stuck.Store(false)
 			s.saveTicks()
 		case <-ctx.Done():
 			return nil
@@ -69,9 +70,11 @@ func (s *Store) saveTicks() {
 	var ps []*pack
 	var bs []*body
 	for _, v := range vs {
-		if v.pack != nil {
+		switch {
+		case v.blob().noted == v.tick:
+		case v.pack != nil:
 			ps = append(ps, v.pack)
-		} else {
+		default:
 			bs = append(bs, v.body)
 		}
 	}
@@ -81,5 +84,9 @@ func (s *Store) saveTicks() {
 	}
 	if err != nil {
 		s.log.Warn("could not save access times", "err", err)
+		return
+	}
+	for _, v := range vs {
+		v.blob().noted = v.tick
 	}
 }

@@ -22,7 +22,7 @@ type StoreConfig struct {
 	Dir    string     // folder of packs and bodies; made if missing. Needed.
 
 	QuotaBytes   uint64 // what packs and bodies may take together, in bytes; zero means no bound of its own
-	MinFreeBytes uint64 // what must stay free on the file system, in bytes; zero means nothing need
+	MinFreeBytes uint64 // what must stay free on the file system, in bytes; zero means what the database needs
 
 	// UncleanStop says that the machine or program may have stopped without Close. The store also
 	// finds out by itself; this forces it.
@@ -110,6 +110,8 @@ type Store struct {
 	pinnedBytes atomic.Int64
 	pinRoots    atomic.Int64
 	pinGen      atomic.Uint64 // changes with every Pin and Unpin
+	unpinGen    atomic.Uint64 // changes with every Unpin
+	stuck       atomic.Bool   // evicting ahead found nothing to evict; not tried again for each Put
 	pinMu       sync.Mutex    // makes changes of pins one after another; taken before stripes
 	counts      counters
 
@@ -141,6 +143,7 @@ func OpenStore(cfg StoreConfig) (*Store, error) {
 		evicting: make(chan struct{}, 1), flowing: make(chan struct{}, 2),
 		wake: make(chan struct{}, 1), urgent: make(chan *body, 64),
 	}
+	s.ix.keepRoom()
 	s.buffers.New = func() any { b := make([]byte, 0, 1<<20); return &b }
 	if err := s.recover(context.Background()); err != nil {
 		return nil, errors.Join(fmt.Errorf("open store: %w", err), s.fds.close())
