@@ -2,8 +2,10 @@ package exchange
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"strings"
 
 	blocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
@@ -99,6 +101,13 @@ func answerLocally(c cid.Cid) (blocks.Block, error) {
 		}
 		return blocks.NewBlockWithCid(digest.Digest, c)
 	}
+	if !hashAllowed(prefix.MhType, prefix.MhLength) {
+		// Asked for all the same, peers that have it would be shut out for giving it.
+		return nil, fetchError(c, fmt.Errorf("%w: hash %#x of %d bytes proves nothing", ErrInvalid, prefix.MhType, prefix.MhLength))
+	}
+	if prefix.MhType == multihash.SHA2_256 && prefix.MhLength == sha256Bytes && !isEmptySHA256(c) {
+		return nil, nil
+	}
 	empty, err := prefix.Sum(nil)
 	if err != nil {
 		return nil, fetchError(c, fmt.Errorf("%w: %w", ErrInvalid, err))
@@ -108,3 +117,12 @@ func answerLocally(c cid.Cid) (blocks.Block, error) {
 	}
 	return nil, nil
 }
+
+// emptySHA256 is the usual multihash of no bytes.
+var emptySHA256 = func() string {
+	sum := sha256.Sum256(nil)
+	return string(append([]byte{multihash.SHA2_256, sha256Bytes}, sum[:]...))
+}()
+
+// isEmptySHA256 says whether a CID is that of the empty block, without hashing anew for each one.
+func isEmptySHA256(c cid.Cid) bool { return strings.HasSuffix(c.KeyString(), emptySHA256) }

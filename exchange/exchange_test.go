@@ -62,6 +62,18 @@ func TestAnsweredWithoutTheNetwork(t *testing.T) {
 	if _, err := x.Fetch(t.Context(), Want{}); !errors.Is(err, ErrInvalid) {
 		t.Errorf("undefined: %v", err)
 	}
+	for _, weak := range []cid.Prefix{
+		{Version: 1, Codec: cid.GitRaw, MhType: multihash.SHA1, MhLength: -1},
+		{Version: 1, Codec: cid.Raw, MhType: multihash.SHA2_256, MhLength: 8},
+	} {
+		c, err := weak.Sum([]byte("weak"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := x.Fetch(t.Context(), Want{CID: c}); !errors.Is(err, ErrInvalid) {
+			t.Errorf("weak hash %v: %v", weak, err)
+		}
+	}
 }
 
 // TestManyWantsWait: with as many callers as allowed, one more waits, and no longer than it likes.

@@ -42,7 +42,8 @@ type rawBlock struct {
 // decoded is a frame taken apart. Only the raw blocks point into the frame.
 type decoded struct {
 	message
-	raw []rawBlock
+	raw  []rawBlock
+	long []rawBlock // longer than a block may be
 }
 
 // field is one field of a protobuf message: value for length-delimited ones, num for varints.
@@ -221,7 +222,8 @@ func (d *decoded) block(b rawBlock) error {
 	case len(d.raw) >= maxWireBlocks:
 		return malformed("more than %d blocks", maxWireBlocks)
 	case len(b.data) > maxBlockBytes:
-		return malformed("block of %d bytes, at most %d are allowed", len(b.data), maxBlockBytes)
+		d.long = append(d.long, b) // it may be the very block that was asked for: no fault, and no use
+		return nil
 	}
 	b.data = b.data[:len(b.data):len(b.data)]
 	d.raw = append(d.raw, b)

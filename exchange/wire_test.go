@@ -274,7 +274,6 @@ func TestDecodeRefuses(t *testing.T) {
 		"entry without cid":  {Wantlist: &pb.Message_Wantlist{Entries: []*pb.Message_Wantlist_Entry{{}}}},
 		"cid of garbage":     {BlockPresences: []*pb.Message_BlockPresence{{Cid: []byte("not a cid")}}},
 		"cid too long":       {BlockPresences: []*pb.Message_BlockPresence{{Cid: append([]byte{1, 0x55, 0, 0x80, 2}, make([]byte, 256)...)}}},
-		"block too long":     block([]byte{1, 0x55, mh.SHA2_256, 32}, maxBlockBytes+1),
 		"no prefix":          block(nil, 1),
 		"prefix and more":    block([]byte{1, 0x55, mh.SHA2_256, 32, 0}, 1),
 		"identity":           block([]byte{1, 0x55, mh.IDENTITY, 32}, 32),
@@ -294,6 +293,24 @@ func TestDecodeRefuses(t *testing.T) {
 				t.Errorf("decoded with %v, want %v", err, errMalformed)
 			}
 		})
+	}
+}
+
+// TestBlockTooLongIsNotThere: a peer that gives what was asked for breaks no protocol.
+func TestBlockTooLongIsNotThere(t *testing.T) {
+	data := make([]byte, maxBlockBytes+1)
+	c, err := testPrefixes["raw"].Sum(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	long := &pb.Message_Block{Prefix: []byte{1, 0x55, mh.SHA2_256, 32}, Data: data}
+	b, err := proto.Marshal(&pb.Message{Payload: []*pb.Message_Block{long, {Prefix: long.Prefix, Data: data[1:]}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := decodeAndVerify(b)
+	if err != nil || len(d.blocks) != 1 || len(d.presences) != 1 || d.presences[0].Have || !d.presences[0].CID.Equals(c) {
+		t.Errorf("decoded %d blocks, %v, %v", len(d.blocks), d.presences, err)
 	}
 }
 

@@ -21,11 +21,19 @@ var hashHelpers = make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1))
 const parallelHashBytes = 256 << 10
 
 // verify computes the CID of every raw block and fills d.blocks. It reports whether a block points
-// into the frame, which then must not be used again.
+// into the frame, which then must not be used again. Of a block that is too long it is as if the peer
+// did not have it.
 //
 // A block that makes up at least half of the frame's memory keeps it; a smaller one is copied out,
 // so that a cached block never holds more than twice its own length.
 func (d *decoded) verify(frame []byte) (keepsFrame bool, err error) {
+	for _, r := range d.long {
+		c, err := sumBlock(r.prefix, r.data)
+		if err != nil {
+			return false, malformed("block of %d bytes: %v", len(r.data), err)
+		}
+		d.presences = append(d.presences, Presence{CID: c})
+	}
 	if len(d.raw) == 0 {
 		return false, nil
 	}
