@@ -2,10 +2,12 @@ package exchange
 
 import (
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	blocks "github.com/ipfs/go-block-format"
+	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
 )
@@ -92,4 +94,42 @@ func TestAddressesOfProvidersAreBounded(t *testing.T) {
 			t.Errorf("address of %d bytes is kept", len(a.Bytes()))
 		}
 	}
+}
+
+// TestABlockUnderAnotherCID: bytes that hash to what is wanted are taken, whatever codec and version of
+// CID the peer calls them by.
+func TestABlockUnderAnotherCID(t *testing.T) {
+	m := newMachine(Limits{}.withDefaults())
+	m.Step(connectedEvent{"p", true})
+	v1 := newBlock(cid.DagProtobuf, []byte("node"))
+	v0 := cid.NewCidV0(v1.Cid().Hash())
+	m.Step(wantEvent{1, Want{CID: v0}, false})
+	m.Ready()
+	m.Step(receivedEvent{"p", Incoming{Blocks: []blocks.Block{v1}}})
+	stores := m.Ready().stores
+	if len(stores) != 1 || stores[0].Block.Cid() != v0 || m.stats.Unasked != 0 {
+		t.Fatalf("stores %v, %+v", stores, m.stats)
+	}
+	m.Step(storedEvent{keys: []cid.Cid{v0}})
+	if r := m.Ready(); len(r.resolved) != 1 || r.resolved[0].block.Cid() != v0 {
+		t.Errorf("resolved %v", r.resolved)
+	}
+	checkMachine(t, m)
+}
+
+// TestBothCIDsOfABlock: a block that is wanted under two CIDs is fetched for both.
+func TestBothCIDsOfABlock(t *testing.T) {
+	simulate(t, Limits{}, func(s *sim) {
+		v1 := newBlock(cid.DagProtobuf, []byte("node"))
+		v0, err := blocks.NewBlockWithCid(v1.RawData(), cid.NewCidV0(v1.Cid().Hash()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.net.add("A", v0, v1).connect()
+		var both sync.WaitGroup
+		for _, c := range []cid.Cid{v0.Cid(), v1.Cid()} {
+			both.Go(func() { s.mustFetch(Want{CID: c}, time.Second) })
+		}
+		both.Wait()
+	})
 }

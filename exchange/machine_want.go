@@ -3,6 +3,7 @@ package exchange
 import (
 	blocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
+	"github.com/multiformats/go-multihash"
 )
 
 // want takes an intent in: it joins the want for its block, or begins it.
@@ -139,6 +140,9 @@ func (m *machine) received(e receivedEvent) {
 func (m *machine) deliver(p *peerState, b blocks.Block) {
 	n := int64(len(b.RawData()))
 	w := m.wants[b.Cid()]
+	if w == nil {
+		w, b = m.namesake(b)
+	}
 	if w == nil || w.state == wantStoring {
 		m.unwanted(p, b, n)
 		return
@@ -160,6 +164,25 @@ func (m *machine) deliver(p *peerState, b blocks.Block) {
 	m.storing += n
 	m.stats.Bytes += uint64(n)
 	m.out.stores = append(m.out.stores, Arrival{Block: b, Place: w.Place})
+}
+
+// namesake returns the want for a block's bytes under another CID of the same multihash, and the block
+// under that CID; without one, nil and the block as it was. Peers may keep blocks by multihash alone.
+func (m *machine) namesake(b blocks.Block) (*want, blocks.Block) {
+	c := b.Cid()
+	hash := c.Hash()
+	others := []cid.Cid{cid.NewCidV1(cid.Raw, hash), cid.NewCidV1(cid.DagProtobuf, hash)}
+	if p := c.Prefix(); p.MhType == multihash.SHA2_256 && p.MhLength == sha256Bytes {
+		others = append(others, cid.NewCidV0(hash))
+	}
+	for _, o := range others {
+		if w := m.wants[o]; w != nil && o != c {
+			if named, err := blocks.NewBlockWithCid(b.RawData(), o); err == nil {
+				return w, named
+			}
+		}
+	}
+	return nil, b
 }
 
 // recovered forgets a peer's failures, as it delivers.

@@ -97,6 +97,13 @@ type reply struct {
 	done func(error)           // called once, whatever happens
 }
 
+// presenceBytes is what a presence in a message takes, about.
+const presenceBytes = 128
+
+// weight is how much of what may be in flight a reply takes. Presences count: a peer that never reads
+// could ask for them without end.
+func (r *reply) weight() int { return r.blockBytes() + presenceBytes*len(r.presences) }
+
 // replyQueue holds replies in order. The server bounds it: it has only so many bytes in flight.
 type replyQueue struct {
 	wake chan struct{}

@@ -24,6 +24,7 @@ type Getter interface {
 type ServeConfig struct {
 	Store          Getter
 	MaxWants       int     // entries kept of one peer's want list; default 1,024
+	TotalWants     int     // the same of all peers, each of which may have 64 at least; default 131,072
 	SmallBlock     int     // bytes up to which want-have is answered with the block; default 1 KiB, -1 for none
 	MessageBytes   int     // a message is sent when it holds this much; default 1 MiB
 	PeerBytes      int     // read or being sent to one peer; default 4 MiB
@@ -36,6 +37,7 @@ type ServeConfig struct {
 
 func (c ServeConfig) withDefaults() ServeConfig {
 	c.MaxWants = cmp.Or(c.MaxWants, 1024)
+	c.TotalWants = cmp.Or(c.TotalWants, 128<<10)
 	c.SmallBlock = cmp.Or(c.SmallBlock, 1024)
 	c.MessageBytes = min(maxBlockBytes, cmp.Or(c.MessageBytes, 1<<20))
 	c.PeerBytes = cmp.Or(c.PeerBytes, 4<<20)
@@ -58,15 +60,16 @@ type server struct {
 	mu       sync.Mutex
 	changed  *sync.Cond // on mu: the ring or inFlight may let a worker go on, or stopped
 	stopped  bool
-	ring     []*ledger // whose turn is next; each once, with onRing set
-	inFlight int       // bytes, of all ledgers
-	waiting  map[cid.Cid]map[*demand]struct{}
+	ring     []*ledger                       // whose turn is next; each once, with onRing set
+	inFlight int                             // bytes, of all ledgers
+	wants    int                             // of all ledgers
+	waiting  map[string]map[*demand]struct{} // by multihash, as the store may have it under another CID
 }
 
 func newServer(cfg ServeConfig) *server {
 	s := &server{
 		cfg:     cfg.withDefaults(),
-		waiting: make(map[cid.Cid]map[*demand]struct{}),
+		waiting: make(map[string]map[*demand]struct{}),
 	}
 	s.changed = sync.NewCond(&s.mu)
 	s.total = newLimiter(cfg.BytesPerSecond)
@@ -105,7 +108,7 @@ func (s *server) notifyNewBlocks(cids []cid.Cid) {
 		return
 	}
 	for _, c := range cids {
-		for w := range s.waiting[c] {
+		for w := range s.waiting[string(c.Hash())] {
 			w.ledger.queueLocked(w)
 			w.ledger.readyLocked()
 		}
@@ -120,7 +123,7 @@ func (s *server) worker(ctx context.Context) {
 			return
 		}
 		m := l.fill(ctx)
-		bytes := m.blockBytes()
+		bytes := m.weight()
 		s.mu.Lock()
 		s.takeLocked(l, bytes-s.cfg.MessageBytes)
 		l.debt = max(0, l.debt+bytes-s.cfg.MessageBytes)

@@ -73,6 +73,9 @@ func (s *server) lookUp(ctx context.Context, w *demand) (blocks.Block, bool, err
 		}
 	}
 	b, err := s.cfg.Store.Get(ctx, w.cid)
+	if err == nil && b.Cid() != w.cid { // the store may have it under another CID of its multihash
+		b, err = blocks.NewBlockWithCid(b.RawData(), w.cid)
+	}
 	return b, err == nil, s.logged(w.cid, err)
 }
 
@@ -92,6 +95,7 @@ func (l *ledger) answered(w *demand) bool {
 		return false
 	}
 	delete(l.wants, w.cid)
+	l.s.wants--
 	return true
 }
 

@@ -13,6 +13,9 @@ import (
 // maxRefused bounds the wants that found the list full and are to be answered with dont-have.
 const maxRefused = 1024
 
+// leastWants is how many wants every peer may have, however many the others have.
+const leastWants = 64
+
 // demandState is where a peer's want stands. Nothing of it survives the connection.
 type demandState uint8
 
@@ -107,6 +110,7 @@ func (l *ledger) wantLocked(e Entry) {
 		}
 		w = &demand{ledger: l, cid: e.CID}
 		l.wants[e.CID] = w
+		l.s.wants++
 		w.state = demandServing // not queued yet
 	}
 	w.block = w.block || block
@@ -117,7 +121,7 @@ func (l *ledger) wantLocked(e Entry) {
 
 // roomLocked makes room for another want: those that wait for a block give way, longest first.
 func (l *ledger) roomLocked() bool {
-	if len(l.wants) < l.s.cfg.MaxWants {
+	if n := len(l.wants); n < l.s.cfg.MaxWants && (n < leastWants || l.s.wants < l.s.cfg.TotalWants) {
 		return true
 	}
 	first := l.idle.Front()
@@ -152,10 +156,11 @@ func (l *ledger) queueLocked(w *demand) {
 func (l *ledger) waitLocked(w *demand) {
 	w.state = demandWaiting
 	w.idle = l.idle.PushBack(w)
-	all := l.s.waiting[w.cid]
+	key := string(w.cid.Hash())
+	all := l.s.waiting[key]
 	if all == nil {
 		all = make(map[*demand]struct{}, 1)
-		l.s.waiting[w.cid] = all
+		l.s.waiting[key] = all
 	}
 	all[w] = struct{}{}
 }
@@ -165,9 +170,10 @@ func (l *ledger) unwaitLocked(w *demand) {
 		return
 	}
 	l.idle.Remove(w.idle)
-	all := l.s.waiting[w.cid]
+	key := string(w.cid.Hash())
+	all := l.s.waiting[key]
 	if delete(all, w); len(all) == 0 {
-		delete(l.s.waiting, w.cid)
+		delete(l.s.waiting, key)
 	}
 }
 
@@ -183,6 +189,7 @@ func (l *ledger) removeLocked(w *demand) {
 		l.unwaitLocked(w)
 	}
 	delete(l.wants, w.cid)
+	l.s.wants--
 }
 
 // forgetLocked forgets all wants.
@@ -190,6 +197,7 @@ func (l *ledger) forgetLocked() {
 	for _, w := range l.wants {
 		l.unwaitLocked(w)
 	}
+	l.s.wants -= len(l.wants)
 	clear(l.wants)
 	l.queue, l.refused = nil, nil
 }
