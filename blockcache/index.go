@@ -203,19 +203,55 @@ func (x *index) leafAt(txn *badger.Txn, id, off uint64) (leaf, bool, error) {
 	return l, ok, nil
 }
 
-// pinned reports whether any pin holds the block, through an iterator over tagPinned keys.
-func (x *index) pinned(it *badger.Iterator, key string) bool {
-	p := x.pairKey(tagPinned, key, "")
-	it.Seek(p)
-	return it.ValidForPrefix(p)
+// fewRoots is how many pins are asked one by one. A search in the order of blocks finds any number of
+// pins, but it has to pass over everything that was unpinned and is not compacted away yet.
+const fewRoots = 8
+
+// pinView answers whether blocks are pinned, as of a transaction.
+type pinView struct {
+	x     *index
+	txn   *badger.Txn
+	roots []string
+	it    *badger.Iterator // over tagPinned keys, if there are more roots
 }
 
 // pinIterator is what pinned needs; the caller closes it.
-func (x *index) pinIterator(txn *badger.Txn) *badger.Iterator {
+func (x *index) pinIterator(txn *badger.Txn) *pinView {
+	v := &pinView{x: x, txn: txn}
 	opt := badger.DefaultIteratorOptions
-	opt.Prefix = x.k(tagPinned, "")
+	opt.Prefix = x.k(tagPin, "")
 	opt.PrefetchValues = false
-	return txn.NewIterator(opt)
+	it := txn.NewIterator(opt)
+	for it.Rewind(); it.Valid() && len(v.roots) <= fewRoots; it.Next() {
+		v.roots = append(v.roots, string(it.Item().Key()[len(opt.Prefix):]))
+	}
+	it.Close()
+	if len(v.roots) > fewRoots {
+		opt.Prefix = x.k(tagPinned, "")
+		v.it = txn.NewIterator(opt)
+	}
+	return v
+}
+
+func (v *pinView) Close() {
+	if v.it != nil {
+		v.it.Close()
+	}
+}
+
+// pinned reports whether any pin holds the block. Where that cannot be read it is taken for pinned.
+func (x *index) pinned(v *pinView, key string) bool {
+	if v.it != nil {
+		p := x.pairKey(tagPinned, key, "")
+		v.it.Seek(p)
+		return v.it.ValidForPrefix(p)
+	}
+	for _, root := range v.roots {
+		if _, err := v.txn.Get(x.pairKey(tagMember, root, key)); !errors.Is(err, badger.ErrKeyNotFound) {
+			return true
+		}
+	}
+	return false
 }
 
 // maxFloor bounds what is kept free for the database, in bytes.

@@ -88,3 +88,28 @@ func TestManyPins(t *testing.T) {
 	}
 	checkFigures(t, b.Store)
 }
+
+// TestPinnedByFewAndMany: blocks are known as pinned however many pins there are.
+func TestPinnedByFewAndMany(t *testing.T) {
+	t.Parallel()
+	b := newBox(t, StoreConfig{})
+	kept, loose := randBlock(t, 1, 1000), randBlock(t, 2, 1000)
+	var roots []cid.Cid
+	for i := range uint64(fewRoots + 3) {
+		mustPut(t, b, Entry{Block: kept}, Entry{Block: loose})
+		roots = append(roots, randBlock(t, 10+i, 9).Cid())
+		must(t, b.Pin(t.Context(), roots[i], []cid.Cid{kept.Cid()}))
+		if i > 0 {
+			must(t, b.Pin(t.Context(), roots[i-1], []cid.Cid{loose.Cid()}))
+			must(t, b.Unpin(t.Context(), roots[i-1]))
+			must(t, b.Pin(t.Context(), roots[i-1], nil))
+		}
+		_, err := b.GC(t.Context())
+		must(t, err)
+		mustGet(t, b, kept)
+		if has(t, b.Store, loose) {
+			t.Fatalf("a loose block is left with %d pins", i+1)
+		}
+		checkFigures(t, b.Store)
+	}
+}

@@ -228,7 +228,7 @@ type moving struct {
 func (w *sweeper) sort() (drops []change, moves []moving, err error) {
 	txn := w.s.ix.db.NewTransaction(false)
 	defer txn.Discard()
-	var it *badger.Iterator
+	var it *pinView
 	if w.s.pinRoots.Load() > 0 {
 		it = w.s.ix.pinIterator(txn)
 		defer it.Close()
