@@ -81,8 +81,9 @@ func (d *Dir) load(ctx context.Context) (*dagNode, error) {
 
 // Entries lists the directory from behind after on, in a fixed order: that of the links in a plain directory, of the
 // names' hashes in a HAMT. Names that no file system can show, and the second of equal ones, are left out and counted.
-// A HAMT's shards are fetched ahead in parallel while the listing runs; memory is bounded whatever the directory's
-// size. After an error the listing ends; it can go on from the last cursor. ctx must outlive the iteration.
+// A HAMT's shards, of all levels, are fetched ahead in parallel while the listing runs: few at first, and at most two
+// for each that the listing has come to. Memory is bounded whatever the directory's size. After an error the listing
+// ends; it can go on from the last cursor. ctx must outlive the iteration.
 func (d *Dir) Entries(ctx context.Context, after Cursor) iter.Seq2[EntryAt, error] {
 	return func(yield func(EntryAt, error) bool) {
 		n, err := d.load(ctx)

@@ -223,11 +223,15 @@ func TestHostileNodes(t *testing.T) {
 func TestHostileShards(t *testing.T) {
 	store := newMemBlocks()
 	leaf := store.put(cid.Raw, []byte("x"))
-	for _, fanout := range []uint64{2, 8, 256, 1024} {
+	for _, tt := range []struct {
+		fanout uint64
+		levels int
+	}{{2, 100}, {2, maxShardDepth + 1}, {8, 100}, {256, 100}, {1024, 100}} {
+		fanout := tt.fanout
 		// Every index leads to the same child, so that every hash goes to the bottom.
 		digits := len(fmt.Sprintf("%X", fanout-1))
 		hash, c := uint64(0x22), leaf
-		for level := range 100 {
+		for level := range tt.levels {
 			field, links := bytes.Repeat([]byte{0xff}, max(int(fanout)/8, 1)), make([]link, fanout)
 			if fanout == 2 {
 				field[0] = 3

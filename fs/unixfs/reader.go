@@ -17,7 +17,7 @@ import (
 // Config tunes a Reader. The zero value is good.
 type Config struct {
 	NodeCacheBytes int64        // bound of the decoded inner nodes kept, in bytes; default 16 MiB
-	Parallel       int          // blocks fetched at once by one read or one listing; default 32
+	Parallel       int          // blocks fetched at once by one read, twice as many by one listing; default 32
 	Logger         *slog.Logger // told of directory entries left out; default none
 }
 
@@ -34,6 +34,7 @@ type Reader struct {
 	blocks   Blocks
 	nodes    *nodeCache
 	parallel int
+	paces    paces
 	log      *slog.Logger
 	skipped  atomic.Uint64
 }

@@ -3,18 +3,12 @@ package unixfs
 import (
 	"context"
 	"errors"
-	"sync"
 
 	"github.com/ipfs/boxo/ipld/unixfs/pb"
 )
 
 // errStopped: whoever iterates wants no more.
 var errStopped = errors.New("stopped")
-
-const (
-	minAhead = 4 // shards fetched ahead below one shard, before its children prove to be leaves
-	hashBits = 64
-)
 
 // lookupShard descends the HAMT below root along name's hash.
 func (d *Dir) lookupShard(ctx context.Context, root *dagNode, name string) (Entry, error) {
@@ -40,56 +34,41 @@ func (d *Dir) lookupShard(ctx context.Context, root *dagNode, name string) (Entr
 	return Entry{}, corruptf("hamt is deeper than its hash")
 }
 
-// loadShard fetches the shard that l points to.
+// loadShard returns the shard that l points to.
 func (d *Dir) loadShard(ctx context.Context, l pbLink) (*dagNode, error) {
 	n := get(d.r.nodes, l.cid)
 	if n == nil {
-		c, err := castCID(l.cid)
-		if err != nil {
-			return nil, corrupt(err)
-		}
-		if n, err = d.r.load(ctx, Want{CID: c, Dataset: d.root.Dataset}, d.r.get); err != nil {
+		var err error
+		if n, err = d.fetchShard(ctx, l); err != nil {
 			return nil, err
 		}
 	}
-	if n.kind != pb.Data_HAMTShard {
-		return nil, corruptf("%s node inside a hamt", n.kind)
-	}
-	return n, nil
+	return n, checkShard(n)
 }
 
-// shardLister goes through a HAMT in the order of the names' hashes. One goroutine drives it; others fetch ahead.
+// fetchShard fetches the node that l points to.
+func (d *Dir) fetchShard(ctx context.Context, l pbLink) (*dagNode, error) {
+	c, err := castCID(l.cid)
+	if err != nil {
+		return nil, corrupt(err)
+	}
+	return d.r.load(ctx, Want{CID: c, Dataset: d.root.Dataset}, d.r.get)
+}
+
+func checkShard(n *dagNode) error {
+	if n.kind != pb.Data_HAMTShard {
+		return corruptf("%s node inside a hamt", n.kind)
+	}
+	return nil
+}
+
+// shardLister goes through a HAMT in the order of the names' hashes.
 type shardLister struct {
 	d     *Dir
-	ctx   context.Context // of the loads ahead
-	loads sync.WaitGroup
-	ahead int                    // loads started and not taken
-	width [maxShardDepth + 1]int // how far to look ahead, by level
-	from  uint64                 // the lowest hash to list
+	ahead *frontier
+	stack []*shardFrame // the shards that the reader is in
+	at    Cursor        // behind the last name
 	yield func(EntryAt, error) bool
-	stack []shardFrame
-}
-
-// shardFrame is a shard on the lister's path.
-type shardFrame struct {
-	node   *dagNode
-	path   uint64      // the bits of the hash that led here, at the high end
-	used   uint8       // how many
-	next   int         // the link to list next
-	scan   int         // the link to look at next for loading ahead
-	queued []shardLoad // loads ahead, by link
-}
-
-// shardLoad is a sub-shard being fetched.
-type shardLoad struct {
-	link int
-	done chan struct{} // closed when node and err are there
-	res  *shardResult
-}
-
-type shardResult struct {
-	node *dagNode
-	err  error
 }
 
 // listShards lists the HAMT. A cursor is the upper 63 bits of the last name's hash, plus one: names are in the order of
@@ -100,37 +79,32 @@ func (d *Dir) listShards(ctx context.Context, root *dagNode, after Cursor, yield
 		return nil
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	l := &shardLister{d: d, ctx: ctx, from: uint64(after) << 1, yield: yield}
-	defer l.loads.Wait()
+	ahead := newFrontier(ctx, d, uint64(after)<<1)
+	defer ahead.loads.Wait()
 	defer cancel()
-	if err := l.enter(root, 0, 0); err != nil {
+	if after > 0 {
+		ahead.taken = d.r.paces.resume(d.root.CID, after)
+	}
+	if err := ahead.start(root); err != nil {
 		return err
 	}
+	l := &shardLister{d: d, ahead: ahead, stack: []*shardFrame{ahead.root}, at: after, yield: yield}
+	err := l.run(ctx)
+	if err != nil && l.at > 0 {
+		d.r.paces.leave(d.root.CID, l.at, l.ahead.taken)
+	}
+	return err
+}
+
+func (l *shardLister) run(ctx context.Context) error {
 	for len(l.stack) > 0 {
-		if err := ctx.Err(); err != nil {
+		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if err := l.step(&l.stack[len(l.stack)-1]); err != nil {
+		if err := l.step(l.stack[len(l.stack)-1]); err != nil {
 			return err
 		}
 	}
-	return nil
-}
-
-// enter puts a shard on the path and skips what lies before from.
-func (l *shardLister) enter(n *dagNode, path uint64, used uint8) error {
-	if len(l.stack) >= maxShardDepth || used+n.shard.lg2 > hashBits {
-		return corruptf("hamt is deeper than its hash")
-	}
-	f := shardFrame{node: n, path: path, used: used}
-	if used == 0 || l.from>>(hashBits-used) == path>>(hashBits-used) {
-		first := bitsOf(l.from, used, n.shard.lg2)
-		for f.next < len(n.links) && n.shard.indexOf(n.link(f.next).name) < first {
-			f.next++
-		}
-	}
-	f.scan = f.next
-	l.stack = append(l.stack, f)
 	return nil
 }
 
@@ -140,18 +114,17 @@ func (l *shardLister) step(f *shardFrame) error {
 		l.stack = l.stack[:len(l.stack)-1]
 		return nil
 	}
-	i := f.next
+	link, shape := f.node.link(f.next), &f.node.shard
 	f.next++
-	link, shape := f.node.link(i), &f.node.shard
-	path := f.path | uint64(shape.indexOf(link.name))<<(hashBits-f.used-shape.lg2)
 	if digits := int(shape.digits); len(link.name) > digits {
-		return l.list(link, digits, path, f.used+shape.lg2)
+		return l.list(link, digits, f.below(link), f.used+shape.lg2)
 	}
-	n, err := l.take(f, i)
+	sub, err := l.ahead.take(f)
 	if err != nil {
 		return err
 	}
-	return l.enter(n, path, f.used+shape.lg2)
+	l.stack = append(l.stack, sub)
+	return nil
 }
 
 // list yields one entry, if its name belongs where it is.
@@ -162,69 +135,16 @@ func (l *shardLister) list(link pbLink, digits int, path uint64, used uint8) err
 		l.d.skip(name)
 		return nil
 	}
-	if h < l.from {
+	if h < l.ahead.from {
 		return nil
 	}
 	e, err := entryOf(link, digits)
 	if err != nil {
 		return err
 	}
-	if !l.yield(EntryAt{Entry: e, Next: Cursor(h>>1 + 1)}, nil) {
+	l.at = Cursor(h>>1 + 1)
+	if !l.yield(EntryAt{Entry: e, Next: l.at}, nil) {
 		return errStopped
 	}
 	return nil
-}
-
-// take returns the sub-shard at link i of f and keeps the loads ahead going.
-func (l *shardLister) take(f *shardFrame, i int) (*dagNode, error) {
-	level := len(l.stack) - 1
-	var n *dagNode
-	var err error
-	if len(f.queued) > 0 && f.queued[0].link == i {
-		load := f.queued[0]
-		f.queued = f.queued[1:]
-		l.lookAhead(f, level)
-		<-load.done
-		l.ahead--
-		n, err = load.res.node, load.res.err
-	} else {
-		f.scan = max(f.scan, i+1)
-		l.lookAhead(f, level)
-		n, err = l.d.loadShard(l.ctx, f.node.link(i))
-	}
-	if err == nil && !n.hasSubShards() {
-		l.width[level] = min(max(l.width[level], 1)*2, l.d.r.parallel)
-	}
-	return n, err
-}
-
-// lookAhead starts loads of the sub-shards that come next below f.
-func (l *shardLister) lookAhead(f *shardFrame, level int) {
-	width := min(max(l.width[level], 1), l.d.r.parallel)
-	if l.width[level] == 0 {
-		l.width[level] = min(minAhead, l.d.r.parallel) // a reader that comes back means to go on
-	}
-	for len(f.queued) < width && l.ahead < 2*l.d.r.parallel && f.scan < len(f.node.links) {
-		link := f.node.link(f.scan)
-		if len(link.name) == int(f.node.shard.digits) && get(l.d.r.nodes, link.cid) == nil {
-			load := shardLoad{link: f.scan, done: make(chan struct{}), res: new(shardResult)}
-			f.queued = append(f.queued, load)
-			l.ahead++
-			l.loads.Go(func() {
-				defer close(load.done)
-				load.res.node, load.res.err = l.d.loadShard(l.ctx, link)
-			})
-		}
-		f.scan++
-	}
-}
-
-// hasSubShards reports whether a shard has shards below it.
-func (n *dagNode) hasSubShards() bool {
-	for i := range n.links {
-		if len(n.link(i).name) == int(n.shard.digits) {
-			return true
-		}
-	}
-	return false
 }
