@@ -32,6 +32,8 @@ type RoutingConfig struct {
 	CacheFor   time.Duration   // providers found are given again without asking; default 3 s
 	Searches   int             // in parallel, others wait; default 16
 	PeerLookup time.Duration   // for the addresses of a provider that came without; default 5 s
+	FlushEvery time.Duration   // provider records are durable this long after they came; default 1 s
+	Records    int             // provider records of others that are kept; default 1,048,576
 	Logger     *slog.Logger    // default: nothing is logged
 }
 
@@ -52,6 +54,7 @@ type Routing struct {
 	size  func() int // of the routing table
 	cache *foundCache
 	slots chan struct{} // one for each search that runs
+	kept  *recordKeeper
 
 	ctx    context.Context // until Close
 	cancel context.CancelFunc
@@ -74,6 +77,8 @@ func NewRouting(h host.Host, cfg RoutingConfig) (*Routing, error) {
 	cfg.CacheFor = cmp.Or(cfg.CacheFor, 3*time.Second)
 	cfg.Searches = cmp.Or(cfg.Searches, 16)
 	cfg.PeerLookup = cmp.Or(cfg.PeerLookup, 5*time.Second)
+	cfg.FlushEvery = cmp.Or(cfg.FlushEvery, time.Second)
+	cfg.Records = cmp.Or(cfg.Records, 1<<20)
 	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
 	if cfg.Datastore == nil {
 		return nil, fmt.Errorf("make routing: %w: no datastore", ErrInvalid)
@@ -82,12 +87,14 @@ func NewRouting(h host.Host, cfg RoutingConfig) (*Routing, error) {
 		cfg: cfg, host: h,
 		cache: newFoundCache(cfg.CacheFor),
 		slots: make(chan struct{}, cfg.Searches),
+		kept:  newRecordKeeper(cfg),
 	}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	if err := r.join(); err != nil {
 		r.cancel()
 		return nil, fmt.Errorf("join dht: %w", err)
 	}
+	r.work.Go(func() { r.kept.run(r.ctx) })
 	if err := r.dht.Bootstrap(r.ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("bootstrap dht: %w", err), r.Close())
 	}
@@ -97,13 +104,13 @@ func NewRouting(h host.Host, cfg RoutingConfig) (*Routing, error) {
 func (r *Routing) join() error {
 	switch r.cfg.Network {
 	case NetworkLocal:
-		d, err := dht.New(r.host, localDHT(r.cfg)...)
+		d, err := dht.New(r.host, r.localDHT()...)
 		if err != nil {
 			return err
 		}
 		r.dht, r.size = d, d.RoutingTable().Size
 	case NetworkIPFS:
-		d, err := dual.New(r.host, dual.DHTOption(publicDHT(r.cfg)...))
+		d, err := dual.New(r.host, r.publicDHT()...)
 		if err != nil {
 			return err
 		}
@@ -117,25 +124,29 @@ func (r *Routing) join() error {
 
 // localDHT leaves out every filter: the dual DHT's would drop loopback addresses, and the diversity
 // filter all but a few peers of one address.
-func localDHT(cfg RoutingConfig) []dht.Option {
-	return append(commonDHT(cfg),
+func (r *Routing) localDHT() []dht.Option {
+	return append(r.commonDHT(),
 		dht.Mode(dht.ModeServer),
 		dht.ProtocolPrefix(dhtPrefix),
 		dht.DisableValues(),
-		dht.BootstrapPeers(cfg.Bootstrap...),
+		dht.BootstrapPeers(r.cfg.Bootstrap...),
 	)
 }
 
-func publicDHT(cfg RoutingConfig) []dht.Option {
-	bootstrap := cfg.Bootstrap
+// publicDHT bootstraps the public half alone: nobody of the local network is known beforehand.
+func (r *Routing) publicDHT() []dual.Option {
+	bootstrap := r.cfg.Bootstrap
 	if len(bootstrap) == 0 {
 		bootstrap = dht.GetDefaultBootstrapPeerAddrInfos()
 	}
-	return append(commonDHT(cfg), dht.Mode(dht.ModeAuto), dht.BootstrapPeers(bootstrap...))
+	return []dual.Option{
+		dual.DHTOption(append(r.commonDHT(), dht.Mode(dht.ModeAuto))...),
+		dual.WanDHTOption(dht.BootstrapPeers(bootstrap...)),
+	}
 }
 
-func commonDHT(cfg RoutingConfig) []dht.Option {
-	return []dht.Option{dht.Datastore(cfg.Datastore), dht.ProviderDatastore(cfg.Datastore)}
+func (r *Routing) commonDHT() []dht.Option {
+	return []dht.Option{dht.Datastore(r.cfg.Datastore), dht.ProviderDatastore(r.kept), dht.OnRequestHook(r.kept.hook)}
 }
 
 // Close leaves the DHT, writes out provider records and waits for searches to end.
@@ -161,6 +172,7 @@ func (r *Routing) Provide(ctx context.Context, c cid.Cid) error {
 	if r.size() == 0 {
 		return fmt.Errorf("provide %s: %w", c, ErrNoPeers)
 	}
+	r.kept.note(c.Hash(), r.host.ID())
 	if err := r.dht.Provide(ctx, c, true); err != nil {
 		return fmt.Errorf("provide %s: %w", c, err)
 	}
@@ -205,12 +217,8 @@ func (r *Routing) search(ctx context.Context, c cid.Cid, max int, out chan<- pee
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var found []peer.AddrInfo
-	// One more than asked for: we may be among them.
-	for p := range r.dht.FindProvidersAsync(ctx, c, max+1) {
-		if p.ID == r.host.ID() || len(found) == max {
-			continue
-		}
-		if p = r.withAddrs(ctx, p); !offer(ctx, out, p) {
+	for p := range r.gather(ctx, c, max) {
+		if len(found) == max || !offer(ctx, out, p) {
 			continue // until the DHT has closed its channel
 		}
 		if found = append(found, p); len(found) == max {
@@ -220,8 +228,27 @@ func (r *Routing) search(ctx context.Context, c cid.Cid, max int, out chan<- pee
 	r.cache.put(c, found)
 }
 
+// gather asks the DHT and completes what it finds, each provider by itself: one without addresses keeps
+// none of the others waiting. The channel has to be read until it is closed.
+func (r *Routing) gather(ctx context.Context, c cid.Cid, max int) <-chan peer.AddrInfo {
+	out := make(chan peer.AddrInfo)
+	r.work.Go(func() {
+		defer close(out)
+		var lookups sync.WaitGroup
+		defer lookups.Wait()
+		// One more than asked for: we may be among them.
+		for p := range r.dht.FindProvidersAsync(ctx, c, max+1) {
+			if p.ID != r.host.ID() {
+				lookups.Go(func() { out <- r.withAddrs(ctx, p) })
+			}
+		}
+	})
+	return out
+}
+
 // withAddrs looks up where a provider is when its record does not say and it is not connected.
 func (r *Routing) withAddrs(ctx context.Context, p peer.AddrInfo) peer.AddrInfo {
+	p.Addrs = keepAddrs(p.Addrs)
 	if len(p.Addrs) > 0 || r.host.Network().Connectedness(p.ID) == network.Connected {
 		return p
 	}
@@ -232,6 +259,7 @@ func (r *Routing) withAddrs(ctx context.Context, p peer.AddrInfo) peer.AddrInfo 
 		r.cfg.Logger.Debug("look up addresses of a provider", "peer", p.ID, "err", err)
 		return p
 	}
+	found.Addrs = keepAddrs(found.Addrs)
 	return found
 }
 
