@@ -183,6 +183,9 @@ func (m *Mounted) Unmount(ctx context.Context) error {
 	if m.ended() {
 		return nil
 	}
+	if _, err := mountedAs(m.dir, m.device); err != nil {
+		return fmt.Errorf("unmount %s: %w", m.dir, err) // before any read fails for it
+	}
 	m.tree.shutdown()
 	defer m.tree.resume()
 	if err := unmount(ctx, m.dir, m.device, false); err != nil {
