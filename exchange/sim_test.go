@@ -21,7 +21,8 @@ type simStore struct {
 	mu     sync.Mutex
 	blocks map[cid.Cid]blocks.Block
 	puts   map[cid.Cid]int
-	err    error // of every Put
+	err    error         // of every Put
+	gate   chan struct{} // nil, or what every Put waits for
 }
 
 func newSimStore(has ...blocks.Block) *simStore {
@@ -49,7 +50,17 @@ func (s *simStore) SizeOf(ctx context.Context, c cid.Cid) (int, error) {
 	return len(b.RawData()), nil
 }
 
-func (s *simStore) Put(_ context.Context, arrivals []Arrival) error {
+func (s *simStore) Put(ctx context.Context, arrivals []Arrival) error {
+	s.mu.Lock()
+	gate := s.gate
+	s.mu.Unlock()
+	if gate != nil {
+		select {
+		case <-gate:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err != nil {
