@@ -107,18 +107,35 @@ func send(ctx context.Context, c *api.Client, what string, opts api.AddOptions, 
 	written := make(chan error, 1)
 	go func() {
 		err := write(out)
+		written <- err // before anybody sees the end: who fails first says why
 		out.CloseWithError(err)
-		written <- err
 	}()
+	// The request does not end while its body is being read.
+	stop := context.AfterFunc(ctx, func() { in.CloseWithError(errNodeFailed) })
+	defer stop()
 	added, err := c.Add(ctx, in, opts)
 	in.CloseWithError(errNodeFailed)
-	if werr := <-written; werr != nil && !errors.Is(werr, errNodeFailed) && !errors.Is(werr, io.ErrClosedPipe) {
+	if werr := outcome(written, err); werr != nil && !errors.Is(werr, errNodeFailed) && !errors.Is(werr, io.ErrClosedPipe) {
 		return nil, werr
 	}
 	if err != nil {
 		return nil, fmt.Errorf("add %s: %w", what, err)
 	}
 	return added, nil
+}
+
+// outcome is what came of writing. Where the node has failed or is not asked any more nobody waits for it: reading
+// standard input, or a file of a mount, can't be interrupted, and ends with the process.
+func outcome(written <-chan error, failed error) error {
+	if failed == nil {
+		return <-written
+	}
+	select {
+	case err := <-written:
+		return err
+	default:
+		return nil
+	}
 }
 
 // someOf names paths in a message.

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"time"
 
@@ -81,17 +80,17 @@ func (a *app) serveUntil(ctx context.Context, s *session) error {
 	if err != nil {
 		return s.end(ctx, err)
 	}
-	fmt.Fprintf(a.out, "peer %s\n", id.ID)
+	a.say("peer %s\n", id.ID)
 	for _, addr := range id.Addresses {
-		fmt.Fprintf(a.out, "listening on %s\n", addr)
+		a.say("listening on %s\n", addr)
 	}
-	fmt.Fprintln(a.out, "ready")
+	a.say("ready\n")
 	select {
 	case <-ctx.Done():
 	case <-s.node.Failed():
 	}
 	s.Client.Close()
-	return s.stop(canceled())
+	return errors.Join(s.stop(canceled()), context.Cause(ctx))
 }
 
 // canceled is a context that has ended: nothing is waited for.

@@ -45,7 +45,7 @@ func (a *app) spawnMount(ctx context.Context) error {
 	defer stop()
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if err == nil {
-		fmt.Fprint(a.out, line)
+		a.say("%s", line)
 		return child.Process.Release()
 	}
 	io.Copy(io.Discard, out)

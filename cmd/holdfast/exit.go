@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"syscall"
 
 	"github.com/holdfastfs/holdfast/cmd/internal/hint"
 )
@@ -25,6 +26,8 @@ func exitCode(err error) int {
 		return 0
 	case errors.Is(err, errInterrupted), errors.Is(err, errTerminated):
 		return 130
+	case isReaderGone(err):
+		return 128 + int(syscall.SIGPIPE) // as other programs
 	case errors.As(err, &usage):
 		return 2
 	default:
@@ -34,7 +37,7 @@ func exitCode(err error) int {
 
 // report says on w why a command failed: a line, and one more where there is advice.
 func report(w io.Writer, err error) {
-	if errors.Is(err, errInterrupted) || errors.Is(err, errTerminated) {
+	if errors.Is(err, errInterrupted) || errors.Is(err, errTerminated) || isReaderGone(err) {
 		return
 	}
 	fmt.Fprintf(w, "holdfast: %s\n", oneLine(err.Error()))

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/holdfastfs/holdfast/cmd/internal/api"
+	"github.com/holdfastfs/holdfast/cmd/internal/repo"
 	"github.com/holdfastfs/holdfast/cmd/internal/ui"
 )
 
@@ -98,19 +99,13 @@ func (a *app) read(cmd *cobra.Command, arg string) (api.Read, error) {
 	if err != nil {
 		return api.Read{}, err
 	}
-	timeout, err := timeoutOf(cmd)
+	timeout, err := a.timeoutOf(cmd)
 	return api.Read{Ref: ref, Timeout: timeout}, err
 }
 
-// timeoutOf is --timeout, zero where it was not given.
-func timeoutOf(cmd *cobra.Command) (time.Duration, error) {
-	text, err := cmd.Flags().GetString("timeout")
-	if err != nil || text == "" {
-		return 0, nil
-	}
-	d, err := time.ParseDuration(text)
-	if err != nil || d <= 0 {
-		return 0, &usageError{fmt.Errorf("--timeout: %q is not a duration such as 25s", text)}
-	}
-	return d, nil
+// timeoutOf is --timeout or its variable, zero where neither is given: then the node's holds.
+func (a *app) timeoutOf(cmd *cobra.Command) (time.Duration, error) {
+	var cfg repo.Config
+	err := a.settings(cmd, &cfg)
+	return cfg.Timeout, err
 }

@@ -14,7 +14,8 @@ import (
 
 func main() {
 	ctx, stop := untilSignal(context.Background())
-	a := &app{in: os.Stdin, out: os.Stdout, err: os.Stderr, environ: os.LookupEnv}
+	outliveReaders()
+	a := &app{in: os.Stdin, out: &output{file: os.Stdout}, err: os.Stderr, environ: os.LookupEnv}
 	code := a.run(ctx, os.Args[1:])
 	stop()
 	os.Exit(code)
@@ -26,11 +27,20 @@ var (
 	errTerminated  = errors.New("terminated")
 )
 
+// outliveReaders makes writing to a pipe that nobody reads an error instead of the end of the process, which may own
+// a repo and serve mounts. Children get the usual signal: it is caught, not ignored.
+func outliveReaders() {
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+}
+
 // untilSignal returns a context that the first signal to end the process ends; the second is fatal.
 func untilSignal(parent context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(parent)
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	if !signal.Ignored(syscall.SIGHUP) { // nohup
+		signal.Notify(signals, syscall.SIGHUP)
+	}
 	go func() {
 		select {
 		case s := <-signals:

@@ -118,7 +118,17 @@ func (w *world) must(args ...string) string {
 // daemon runs the daemon until the test ends and returns a client of it.
 func (w *world) daemon(args ...string) (*process, *api.Client) {
 	w.t.Helper()
-	p := w.start(append([]string{"daemon"}, args...)...)
+	p := &process{t: w.t, cmd: w.command(append([]string{"daemon"}, args...)...)}
+	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.err
+	return w.daemonOf(p)
+}
+
+// daemonOf starts p, a daemon, until the test ends and returns a client of it.
+func (w *world) daemonOf(p *process) (*process, *api.Client) {
+	w.t.Helper()
+	if err := p.cmd.Start(); err != nil {
+		w.t.Fatal(err)
+	}
 	ended := false
 	w.t.Cleanup(func() {
 		if !ended && p.cmd.ProcessState == nil {

@@ -90,10 +90,7 @@ func (a *app) mountHere(ctx context.Context, s *session, f mountFlags) error {
 		defer cancel()
 		s.Unmount(patient, m.Dir, s.node != nil) // our own process is about to end
 		s.Client.Close()
-		if err := s.stop(canceled()); err != nil {
-			return err
-		}
-		return nil
+		return errors.Join(s.stop(canceled()), context.Cause(ctx))
 	}
 	return s.end(ctx, err)
 }
@@ -103,7 +100,7 @@ func (a *app) sayMounted(m api.Mount) {
 	if what == "" {
 		what = "any CID"
 	}
-	fmt.Fprintf(a.out, "mounted %s on %s\n", what, m.Dir)
+	a.say("mounted %s on %s\n", what, ui.Printable(m.Dir))
 }
 
 // detachFromDaemon leaves the mount to the process that owns the repo already, if there is one.

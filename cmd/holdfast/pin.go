@@ -37,7 +37,7 @@ func (a *app) pin(ctx context.Context, cmd *cobra.Command, c *api.Client, arg st
 	if err != nil {
 		return fmt.Errorf("pin: %w", err)
 	}
-	timeout, err := timeoutOf(cmd)
+	timeout, err := a.timeoutOf(cmd)
 	if err != nil {
 		return err
 	}

@@ -30,6 +30,9 @@ func (a *app) run(ctx context.Context, args []string) int {
 	root.SetOut(a.out)
 	root.SetErr(a.err)
 	err := endOf(ctx, root.ExecuteContext(ctx))
+	if o, ok := a.out.(*output); ok && err == nil {
+		err = o.failure()
+	}
 	if err != nil {
 		report(a.err, err)
 	}
@@ -50,6 +53,8 @@ Commands talk to the daemon of the repo. Where none runs, a command does its wor
   holdfast get bafy…/2024 -o ~/copy       # the same without a mount`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
+
+		SuggestionsMinimumDistance: 2,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return nil

@@ -206,7 +206,11 @@ func parseDuration(dst *time.Duration, v string) error {
 
 func parseHostPort(dst *string, v string) error {
 	if v != "" {
-		if _, _, err := net.SplitHostPort(v); err != nil {
+		_, port, err := net.SplitHostPort(v)
+		if err == nil {
+			_, err = strconv.ParseUint(port, 10, 16)
+		}
+		if err != nil {
 			return fmt.Errorf("%q is not host:port", v)
 		}
 	}

@@ -2,6 +2,7 @@ package ui
 
 import (
 	"io"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -11,8 +12,10 @@ import (
 // Bar shows how far a work with bytes has come. On anything but a terminal it shows nothing. Its methods may be
 // called by several goroutines.
 type Bar struct {
-	bar  *progressbar.ProgressBar
 	done atomic.Int64
+
+	mu  sync.Mutex // guards bar
+	bar *progressbar.ProgressBar
 }
 
 // NewBar starts a bar of total bytes; a total of 0 or less is not known.
@@ -42,6 +45,8 @@ func NewBar(w io.Writer, title string, total int64) *Bar {
 // Add counts n bytes more.
 func (b *Bar) Add(n int) {
 	b.done.Add(int64(n))
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if b.bar != nil {
 		b.bar.Add(n)
 	}
@@ -50,6 +55,8 @@ func (b *Bar) Add(n int) {
 // Set says that n of total bytes are done; a total of 0 leaves what was known.
 func (b *Bar) Set(n, total uint64) {
 	b.done.Store(int64(n))
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if b.bar == nil {
 		return
 	}
@@ -64,6 +71,8 @@ func (b *Bar) Bytes() uint64 { return uint64(b.done.Load()) }
 
 // End takes the bar off the screen. A second call does nothing.
 func (b *Bar) End() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if b.bar != nil {
 		b.bar.Finish()
 		b.bar.Clear()
