@@ -102,3 +102,20 @@ func benchDownload(b *testing.B, leaves, n int) {
 func BenchmarkDownloadMiB(b *testing.B)   { benchDownload(b, 256, mib) }
 func BenchmarkDownload10KiB(b *testing.B) { benchDownload(b, 20000, 10*kib) }
 func BenchmarkDownload100B(b *testing.B)  { benchDownload(b, 50000, 100) }
+
+// BenchmarkFirstByte fetches the root and then the first leaf of a file of 1 GiB from a peer that was
+// never asked for anything: round trips alone, no timer.
+func BenchmarkFirstByte(b *testing.B) {
+	root, first := leaf(1, 50*kib), leaf(2, mib)
+	b.StopTimer()
+	for range b.N {
+		x := benchExchange(b, newSimStore(), []blocks.Block{root, first})
+		b.StartTimer()
+		for _, want := range []blocks.Block{root, first} {
+			if _, err := x.Fetch(b.Context(), Want{CID: want.Cid(), Dataset: root.Cid()}); err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.StopTimer()
+	}
+}
