@@ -332,3 +332,20 @@ func TestTinyPrefetches(t *testing.T) {
 		t.Errorf("stats: %+v", st)
 	}
 }
+
+// TestSweepLeavesDamageBehind: a block whose bytes are bad is not carried into another pack.
+func TestSweepLeavesDamageBehind(t *testing.T) {
+	t.Parallel()
+	b := newBox(t, StoreConfig{})
+	good, bad := randBlock(t, 1, 1000), randBlock(t, 2, 1000)
+	mustPut(t, b, Entry{Block: good}, Entry{Block: bad})
+	p := b.placeOf(bad)
+	b.flip(placeFile(p), int64(p.off)+77)
+	_, err := b.sweep(t.Context(), b.packs[p.id], keepAll)
+	must(t, err)
+	if st := b.Stats(); has(t, b.Store, bad) || st.Corruptions != 1 || st.Blocks != 1 {
+		t.Errorf("stats: %+v", st)
+	}
+	mustGet(t, b, good)
+	checkFigures(t, b.Store)
+}
