@@ -2,6 +2,7 @@ package exchange
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"github.com/ipfs/go-cid"
@@ -62,7 +63,8 @@ func (s *stage) cut() []Arrival {
 		bytes += len(s.queue[n].Block.RawData())
 		n++
 	}
-	batch := s.queue[:n:n]
+	batch := slices.Clone(s.queue[:n])
+	clear(s.queue[:n]) // what was cut off must not be held on to
 	s.queue = s.queue[n:]
 	if len(s.queue) == 0 {
 		s.queue = nil

@@ -126,15 +126,20 @@ func (s *session) hasProven(now time.Duration) bool {
 	return false
 }
 
-// room says whether w, a block of n bytes, may be asked for at p. One always may.
+// room says whether w, a block of n bytes, may be asked for at p. One always may. Downloads leave a
+// quarter of everything to readers, whose wants so go out at once and are served first.
 func (m *machine) room(w *want, p *peerState, n int64, besideProven bool) bool {
-	if len(p.asks) >= m.limits.PeerWants && w.askOf(p) == nil {
+	entries, total, window := m.limits.PeerWants, m.limits.TotalBytes, p.window(&m.limits, besideProven)
+	if w.bulk {
+		entries, total, window = entries-entries/4, total-total/4, window-window/4
+	}
+	if len(p.asks) >= entries && w.askOf(p) == nil {
 		return false
 	}
-	if m.bytes+m.storing+n > m.limits.TotalBytes && m.bytes+m.storing > 0 {
+	if m.bytes+m.storing+n > total && m.bytes+m.storing > 0 {
 		return false
 	}
-	return p.blocks == 0 || p.bytes+n <= p.window(&m.limits, besideProven)
+	return p.blocks == 0 || p.bytes+n <= window
 }
 
 // ranking returns the connected peers, those that delivered most lately and failed least first.

@@ -133,3 +133,26 @@ func TestBothCIDsOfABlock(t *testing.T) {
 		both.Wait()
 	})
 }
+
+// TestReadersAreNotBehindDownloads: however much downloads want, a reader's want goes out at once.
+func TestReadersAreNotBehindDownloads(t *testing.T) {
+	for _, n := range []int{100, mib} {
+		m, s, fast, slow := twoPeers(t)
+		m.Step(goneEvent{"slow"})
+		s.bytes = float64(n)
+		for i := range 5000 {
+			m.Step(wantEvent{intentID(i), Want{CID: leaf(i, 1).Cid(), Dataset: s.key}, true})
+		}
+		m.Ready()
+		if s.queued() == 0 || slow.blocks != 0 {
+			t.Fatalf("%d wait, %d are asked for", s.queued(), fast.blocks)
+		}
+		other := leaf(9000, 1).Cid()
+		m.Step(wantEvent{9000, Want{CID: other, Dataset: s.key}, false})
+		m.Ready()
+		if w := m.wants[other]; w.state != wantAsked {
+			t.Errorf("blocks of %d bytes: the reader's want is %s behind %d", n, w.state, fast.blocks)
+		}
+		checkMachine(t, m)
+	}
+}

@@ -43,7 +43,7 @@ type NetworkConfig struct {
 	DialTimeout    time.Duration // default 15 s
 	RetryDelay     time.Duration // before the n-th new stream, times n; default 100 ms
 	StreamsPerPeer int           // incoming, idle ones among them; default 256
-	PeerBytes      int           // length of messages in hand, a peer; default 8 MiB
+	PeerBytes      int           // taken by messages in hand, a peer; default 8 MiB
 	SharedBytes    int           // the same for all peers that no session uses; default 32 MiB
 	Logger         *slog.Logger  // default: nothing is logged
 }
@@ -56,8 +56,8 @@ func (c NetworkConfig) withDefaults() NetworkConfig {
 	c.DialTimeout = cmp.Or(c.DialTimeout, 15*time.Second)
 	c.RetryDelay = cmp.Or(c.RetryDelay, 100*time.Millisecond)
 	c.StreamsPerPeer = cmp.Or(c.StreamsPerPeer, 256)
-	c.PeerBytes = max(maxFrameBytes, cmp.Or(c.PeerBytes, 8<<20))
-	c.SharedBytes = max(maxFrameBytes, cmp.Or(c.SharedBytes, 32<<20))
+	c.PeerBytes = max(mostHeld, cmp.Or(c.PeerBytes, 8<<20))
+	c.SharedBytes = max(mostHeld, cmp.Or(c.SharedBytes, 32<<20))
 	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	c.Serve.Logger = cmp.Or(c.Serve.Logger, c.Logger)
 	return c

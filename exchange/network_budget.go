@@ -31,9 +31,22 @@ type hold struct {
 	from  [2]*byteBudget // nil where none was taken
 }
 
+const (
+	// denseBytes of a message may be nothing but entries or blocks of a few bytes, each of which takes
+	// denseFactor times as much once it is decoded.
+	denseBytes  = 64 << 10
+	denseFactor = 16
+	// mostHeld is what the longest message takes.
+	mostHeld = maxFrameBytes + denseBytes*denseFactor
+)
+
+// held is what a message of so many bytes may take until it was handed on.
+func held(bytes int) int { return bytes + min(bytes, denseBytes)*denseFactor }
+
 // hold waits for room for a message: among the peer's own and, unless a session uses the peer,
 // among those of all strangers. So strangers that dawdle cannot hold up whoever we fetch from.
 func (r *remote) hold(bytes int) (hold, error) {
+	bytes = held(bytes)
 	h := hold{bytes: bytes}
 	if err := r.budget.take(r.ctx, bytes); err != nil {
 		return h, err

@@ -270,3 +270,37 @@ func (h *hostile) reads(t *testing.T, s network.Stream, b blocks.Block) {
 		t.Errorf("read %+v, %v, want an entry for %s", m, err, b.Cid())
 	}
 }
+
+// TestListIsToldAnewAfterAFailure: what a peer knew of our want list is replaced when sending goes on.
+func TestListIsToldAnewAfterAFailure(t *testing.T) {
+	goroutinesBack(t)
+	n := hastyNode(t)
+	h := newHostile(t, n)
+	heard := func(want bool) {
+		t.Helper()
+		s := <-h.streams
+		f := newFrameReader(s, hang)
+		length, err := f.length()
+		if err != nil {
+			t.Fatal(err)
+		}
+		frame, err := f.body(length)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d, err := decodeFrame(frame); err != nil || d.full != want || len(d.entries) != 1 {
+			t.Errorf("told %d entries, all of them: %v, %v", len(d.entries), d.full, err)
+		}
+	}
+	n.net.Send(h.ID(), wantAll(WantBlock, rawBlockOf(t, 1)))
+	heard(false)
+	// The stream is not read any more, so that the next changes time out.
+	var many []Entry
+	for i := range 16_000 {
+		many = append(many, Entry{CID: testCID(i), Kind: WantBlock})
+	}
+	n.net.Send(h.ID(), many)
+	until(t, "a failure", n.told.has(func() bool { return len(n.told.errs[h.ID()]) > 0 }))
+	n.net.Send(h.ID(), wantAll(WantBlock, rawBlockOf(t, 3)))
+	heard(true)
+}

@@ -21,6 +21,7 @@ type wantQueue struct {
 	pending map[cid.Cid]Entry
 
 	overflow bool // changes were dropped since the last take
+	anew     bool // the peer does not know our list any more: the next message replaces it
 }
 
 func newWantQueue(presences bool) wantQueue {
@@ -82,12 +83,21 @@ func (q *wantQueue) take(limit int) ([]Entry, error) {
 	return out, nil
 }
 
-// clear drops everything queued.
+// clear drops everything queued, and what the peer was told before.
 func (q *wantQueue) clear() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.order = nil
+	q.order, q.anew = nil, true
 	clear(q.pending)
+}
+
+// takeAnew says whether the next message is to replace all that the peer was told.
+func (q *wantQueue) takeAnew() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	anew := q.anew
+	q.anew = false
+	return anew
 }
 
 // reply is a message of our server on its way to a peer.

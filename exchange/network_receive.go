@@ -51,6 +51,7 @@ func (r *remote) ended(s network.Stream, err error) {
 		r.n.handler.PeerMisbehaved(r.n.ctx, r.id, err)
 	case errors.Is(err, errSlow):
 		r.n.counts.slow.Add(1)
+		r.wants.clear() // the handler asks anew for whatever it still wants
 		r.n.handler.SendFailed(r.n.ctx, r.id, err)
 	}
 	_ = s.Reset()

@@ -43,8 +43,9 @@ func (r *remote) sendWants() {
 	}
 }
 
-// sendBatches empties the queue of changes. After a failure the rest is dropped: the peer does not
-// know our want list any more.
+// sendBatches empties the queue of changes. After a failure the rest is dropped: nobody can say what
+// the peer knows of our want list, so what is asked next replaces it. Else entries that nobody takes back
+// would stay there, and fill what the peer keeps of it.
 func (l *lane) sendBatches() error {
 	var dropped error
 	for {
@@ -53,9 +54,12 @@ func (l *lane) sendBatches() error {
 			dropped = full
 		}
 		if len(batch) == 0 {
+			if dropped != nil {
+				l.r.wants.clear()
+			}
 			return dropped
 		}
-		if err := l.send(&message{entries: batch}); err != nil {
+		if err := l.send(&message{entries: batch, full: l.r.wants.takeAnew()}); err != nil {
 			l.r.wants.clear()
 			return err
 		}

@@ -9,14 +9,17 @@ import (
 	"github.com/ipfs/go-cid"
 )
 
-// maxReplyPresences bounds the presences in one message.
-const maxReplyPresences = 1024
+// What one message holds at most, however little it is in bytes.
+const (
+	maxReplyPresences = 1024
+	maxReplyBlocks    = 4096
+)
 
 // fill answers a ledger's most urgent wants until a message is full or nothing is left.
 func (l *ledger) fill(ctx context.Context) *reply {
 	m := &reply{}
 	m.presences = l.takeRefused()
-	for bytes := 0; bytes < l.s.cfg.MessageBytes && len(m.presences) < maxReplyPresences; {
+	for bytes := 0; bytes < l.s.cfg.MessageBytes && len(m.presences) < maxReplyPresences && len(m.blocks) < maxReplyBlocks; {
 		w := l.pop()
 		if w == nil {
 			break

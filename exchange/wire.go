@@ -16,7 +16,7 @@ const (
 	maxCIDBytes    = 168     // four varints and the longest digest
 	maxWireEntries = 1 << 16 // want list entries in one message
 	maxPresences   = 1 << 16 // presences in one message
-	maxWireBlocks  = 1 << 16 // blocks in one message
+	maxWireBlocks  = 1 << 13 // blocks in one message; others send some thousands of the smallest at most
 	minDigestBytes = 20      // a shorter digest proves nothing
 	maxDigestBytes = 128
 	sha256Bytes    = 32
