@@ -14,7 +14,7 @@ import (
 // which whoever fills a page cache next would pay and the reference may not.
 type ballast struct {
 	bytes int64 // wanted; 0: this machine keeps its pages
-	held  []byte
+	held  [][]byte
 }
 
 // spare is what is left free of the machine's memory.
@@ -28,32 +28,36 @@ func newBallast(bytes int64) ballast {
 	return ballast{bytes: bytes}
 }
 
-// hold takes free memory, and no other, up to what is wanted: in small pages,
-// since that is how it will be used, and the kernel gives small ones out of
-// other places than huge ones.
+// hold takes free memory, and no other, up to what is wanted: some of it in
+// small pages, which the kernel cuts from fragments, the rest in huge ones.
 func (l *ballast) hold() {
 	free, err := memFree()
 	n := min(l.bytes, free-spare)
-	if l.held != nil || err != nil || n <= 0 {
-		return
-	}
-	held, err := unix.Mmap(-1, 0, int(n), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
-	if err != nil {
+	if len(l.held) > 0 || err != nil || n <= 0 {
 		return // measured as it is
 	}
-	unix.Madvise(held, unix.MADV_NOHUGEPAGE)
-	for i := 0; i < len(held); i += page {
-		held[i] = 1
+	l.take(n/8, unix.MADV_NOHUGEPAGE)
+	l.take(n-n/8, unix.MADV_HUGEPAGE)
+}
+
+func (l *ballast) take(n int64, advice int) {
+	m, err := unix.Mmap(-1, 0, int(n), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		return
 	}
-	l.held = held
+	unix.Madvise(m, advice)
+	for i := 0; i < len(m); i += page {
+		m[i] = 1
+	}
+	l.held = append(l.held, m)
 }
 
 // release gives the memory back to the kernel, for the measurement to use.
 func (l *ballast) release() {
-	if l.held != nil {
-		unix.Munmap(l.held)
-		l.held = nil
+	for _, m := range l.held {
+		unix.Munmap(m)
 	}
+	l.held = nil
 }
 
 // memFree is the memory in nobody's use, in bytes; page cache is in use.

@@ -107,6 +107,7 @@ func (b *bench) row(r row) result {
 func (b *bench) once(res *result, run int) {
 	r := res.row
 	var ours, ref sample
+	began := b.watch.cpu()
 	for round := range max(r.rounds, 1) {
 		order := []struct {
 			half func(*bench) sample
@@ -131,7 +132,7 @@ func (b *bench) once(res *result, run int) {
 		res.ref = append(res.ref, ref)
 		line += fmt.Sprintf(" (%s against %s)", r.unit.median([]sample{ours}), r.unit.median([]sample{ref}))
 	}
-	fmt.Fprintln(b.progress, line)
+	fmt.Fprintf(b.progress, "%s, nodes used %.1f s of processors\n", line, (b.watch.cpu() - began).Seconds())
 }
 
 // guarded runs f in a goroutine of its own and returns what f gave to Fatalf

@@ -169,8 +169,8 @@ func TestBallast(t *testing.T) {
 	}
 	l := ballast{bytes: 8 << 20}
 	l.hold()
-	if len(l.held) != 8<<20 {
-		t.Fatalf("holds %d bytes", len(l.held))
+	if len(l.held) != 2 || len(l.held[0])+len(l.held[1]) != 8<<20 {
+		t.Fatalf("holds %d pieces", len(l.held))
 	}
 	if rss, err := rssAnon(os.Getpid()); err != nil || rss < 8<<20 {
 		t.Errorf("resident: %d, %v", rss, err)
@@ -190,7 +190,14 @@ func TestWatchKeepsThePeak(t *testing.T) {
 	w.during("a row")
 	w.add("me", os.Getpid())
 	w.look()
+	for w.cpu() < 50*time.Millisecond {
+		cpuTime(os.Getpid()) // uses some
+	}
+	used := w.cpu()
 	w.remove("me")
+	if w.cpu() < used {
+		t.Errorf("%v used, %v once the node had gone", used, w.cpu())
+	}
 	w.during("another")
 	w.look()
 	w.stop()

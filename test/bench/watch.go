@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -17,8 +19,8 @@ import (
 // and looking costs the node nothing but a lock on its page tables' counters.
 const samplePeriod = 20 * time.Millisecond
 
-// watch follows the nodes that run: the peak of their anonymous memory and,
-// where asked for, what they spend their time on.
+// watch follows the nodes that run: the peak of their anonymous memory, the time
+// of processors they use and, where asked for, what they spend it on.
 type watch struct {
 	profiles string // directory; empty: none
 	quit     chan struct{}
@@ -28,7 +30,8 @@ type watch struct {
 	row   string
 	nodes map[string]*watched
 	peak  peak
-	err   error // of a profile that could not be taken
+	gone  time.Duration // processor time of nodes that have been removed
+	err   error         // of a profile that could not be taken
 }
 
 type watched struct {
@@ -85,6 +88,8 @@ func (w *watch) remove(name string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if n, ok := w.nodes[name]; ok {
+		used, _ := cpuTime(n.pid) // 0 for one that died
+		w.gone += used
 		n.endProfile()
 		delete(w.nodes, name)
 	}
@@ -118,6 +123,18 @@ func (w *watch) most() peak {
 	return w.peak
 }
 
+// cpu is the processor time that all nodes have used so far.
+func (w *watch) cpu() time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	total := w.gone
+	for _, n := range w.nodes {
+		used, _ := cpuTime(n.pid)
+		total += used
+	}
+	return total
+}
+
 // failed is why a profile could not be taken.
 func (w *watch) failed() error {
 	w.mu.Lock()
@@ -149,6 +166,22 @@ func (n *watched) endProfile() {
 	n.perf.Process.Signal(os.Interrupt)
 	n.perf.Wait() // says that it was interrupted, which it was
 	n.perf = nil
+}
+
+// cpuTime is the processor time, in user and kernel, that a process has used.
+func cpuTime(pid int) (time.Duration, error) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	const tick = 10 * time.Millisecond // USER_HZ is 100 on every architecture that Go runs on
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(fields) < 13 {
+		return 0, fmt.Errorf("read the times of process %d", pid)
+	}
+	user, err := strconv.ParseInt(fields[11], 10, 64)
+	system, err2 := strconv.ParseInt(fields[12], 10, 64)
+	return time.Duration(user+system) * tick, errors.Join(err, err2)
 }
 
 // rssAnon is a process's resident anonymous memory in bytes.
