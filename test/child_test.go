@@ -132,7 +132,7 @@ func readRandomly(path string, ref *os.File, bytesOfFile int64, rounds int, rnd 
 
 // handsChild does to one file at a time what it is told, a line an order:
 // "open PATH", "forget" what the kernel has cached of it, "read OFFSET LENGTH",
-// "close". It answers each with "ok", "ok
+// "close", "chdir PATH". It answers each with "ok", "ok
 // HASH" or the errno.
 func handsChild([]string) error {
 	var f *os.File
@@ -153,6 +153,8 @@ func handsChild([]string) error {
 			}
 		case "forget":
 			err = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
+		case "chdir":
+			err = os.Chdir(rest)
 		case "close":
 			err = f.Close()
 		}

@@ -16,6 +16,8 @@ func TestKilledMountIsMountedAgain(t *testing.T) {
 	tree := s.ManyFiles(50, "tree")
 	big := s.RandomFile(6<<20, 1, "tree", "big")
 	root := n.Add(tree)
+	// One who stays inside the dead mounts, with a file open and as its directory.
+	clinging := newHands(t, s)
 	load := s.SpawnSh(`while :; do cat "$1"/* > /dev/null 2>&1 || true; ls -lR "$1" > /dev/null 2>&1 || true; done`, s.Mkdir("m"))
 	for round := range crashRounds {
 		p, m := n.MountForeground("m", root)
@@ -24,6 +26,10 @@ func TestKilledMountIsMountedAgain(t *testing.T) {
 			t.Fatalf("round %d: mounted are %v, want one fuse.holdfast", round, here)
 		}
 		s.MustSh(`cmp "$1/big" "$2"; test "$(ls "$1" | wc -l)" = 51`, m, big)
+		if round%5 == 0 {
+			clinging.must(t, "", "open %s", m+"/big")
+			clinging.must(t, "", "chdir %s", m)
+		}
 		p.Kill()
 	}
 	load.Kill()
@@ -44,6 +50,7 @@ func TestDaemonRestoresItsMounts(t *testing.T) {
 	dirs := []string{n.Mount("one", root), n.Mount("two", root), n.Mount("all", "")}
 	gone := n.Mount("gone", root)
 	n.Must("umount", gone)
+	s.SpawnSh(`while :; do cat "$1"/* "$2"/* > /dev/null 2>&1 || true; ls -lR "$1" "$3" > /dev/null 2>&1 || true; done`, dirs[0], dirs[1], dirs[2])
 	for round := range 3 {
 		n.Kill()
 		n.Start()
@@ -68,6 +75,23 @@ func TestDaemonRestoresItsMounts(t *testing.T) {
 		if !strings.Contains(out, dir) {
 			t.Errorf("%s is not restored after a clean end: %s", dir, out)
 		}
+	}
+}
+
+// TestRestoredMountKeepsItsTimeout starts a daemon again whose own timeout is
+// another than that of its mount.
+func TestRestoredMountKeepsItsTimeout(t *testing.T) {
+	s := swarm.New(t)
+	a, b := s.Start("a"), s.Start("b", "--timeout", "1h")
+	b.Connect(a)
+	s.RandomFile(6<<20, 1, "tree", "big")
+	m := b.Mount("m", a.Add(s.Path("tree")), "--timeout", "3s")
+	s.MustSh(`ls -l "$1"`, m)
+	a.Kill()
+	b.Kill()
+	b.Start()
+	if _, err := s.Sh(`timeout 30 cat "$1/big" > /dev/null`, m); err == nil || !strings.Contains(err.Error(), "Input/output error") {
+		t.Errorf("reading what nobody has: %v, want an input/output error", err)
 	}
 }
 

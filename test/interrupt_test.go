@@ -61,6 +61,9 @@ func TestUmountWhileReadsWait(t *testing.T) {
 	for _, p := range readers {
 		s.Eventually("cat waits", p.Waits)
 	}
+	if s.Waiting(m) == 0 {
+		t.Fatal("the kernel waits for nothing")
+	}
 	if _, err := b.RunFor(soon, "umount", m); err != nil {
 		t.Fatalf("umount while reads wait: %v", err)
 	}

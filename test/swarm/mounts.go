@@ -63,9 +63,10 @@ func (s *Swarm) connection(m MountInfo, file string) string {
 	return filepath.Join(s.control, fmt.Sprint(m.Minor), file)
 }
 
-// mountControl finds the control files of FUSE connections, which on some
-// machines nobody has mounted; then the swarm does, outside its directory.
-func (s *Swarm) mountControl() (unmount func(), err error) {
+// openControl finds the control files of FUSE connections. On some machines
+// nobody has mounted them; then the swarm holds a mount of its own that is in no
+// directory and goes with the process.
+func (s *Swarm) openControl() (done func(), err error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(connections, &st); err == nil && st.Type == fuseControlMagic {
 		s.control = connections
@@ -75,13 +76,15 @@ func (s *Swarm) mountControl() (unmount func(), err error) {
 	if err != nil {
 		return nil, err
 	}
+	defer os.Remove(dir)
 	if err := unix.Mount("fusectl", dir, "fusectl", 0, ""); err != nil {
-		os.Remove(dir)
 		return nil, fmt.Errorf("mount the control files of FUSE: %w", err)
 	}
-	s.control = dir
-	return func() {
-		unix.Unmount(dir, unix.MNT_DETACH)
-		os.Remove(dir)
-	}, nil
+	defer unix.Unmount(dir, unix.MNT_DETACH)
+	held, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	s.control = fmt.Sprintf("/proc/self/fd/%d", held.Fd())
+	return func() { held.Close() }, nil
 }

@@ -27,12 +27,7 @@ func (s *Swarm) Spawn(cmd *exec.Cmd) *Process {
 	s.TB.Helper()
 	p := &Process{s: s, cmd: cmd, exited: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr = &p.stdout, &p.stderr
-	if cmd.SysProcAttr == nil {
-		cmd.SysProcAttr = &syscall.SysProcAttr{}
-	}
-	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
-	// A group of its own: what a shell started ends with the shell.
-	cmd.SysProcAttr.Setpgid = true
+	inGroup(cmd)
 	var err error
 	if p.stdin, err = cmd.StdinPipe(); err != nil {
 		s.TB.Fatalf("stdin of %s: %v", cmd.Path, err)

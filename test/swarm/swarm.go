@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -26,8 +27,8 @@ type Swarm struct {
 	Bin string // the holdfast binary
 	Dir string // scratch directory, removed at the end
 
-	control        string // directory of FUSE's control files
-	unmountControl func()
+	control      string // directory of FUSE's control files
+	closeControl func()
 
 	mu        sync.Mutex // guards nodes and processes
 	nodes     []*Node
@@ -51,7 +52,7 @@ func New(tb TB) *Swarm {
 		tb.Fatalf("scratch directory: %v", err)
 	}
 	s := &Swarm{TB: tb, Bin: bin, Dir: dir}
-	if s.unmountControl, err = s.mountControl(); err != nil {
+	if s.closeControl, err = s.openControl(); err != nil {
 		tb.Fatalf("swarm: %v", err)
 	}
 	tb.Cleanup(s.close)
@@ -88,7 +89,7 @@ func (s *Swarm) close() {
 		}
 	}
 	s.unmountBelow(s.Dir)
-	s.unmountControl()
+	s.closeControl()
 	if err := os.RemoveAll(s.Dir); err != nil {
 		s.TB.Errorf("remove scratch directory: %v", err)
 	}
@@ -127,15 +128,27 @@ func (s *Swarm) Eventually(what string, cond func() bool) {
 func output(cmd *exec.Cmd, limit time.Duration) (string, error) {
 	var out, errOut limited
 	cmd.Stdout, cmd.Stderr = &out, &errOut
+	inGroup(cmd)
 	if err := cmd.Start(); err != nil {
 		return "", err
 	}
-	timer := time.AfterFunc(limit, func() { cmd.Process.Kill() })
+	timer := time.AfterFunc(limit, func() { syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
 	defer timer.Stop()
 	if err := cmd.Wait(); err != nil {
 		return out.String(), &ExitError{Err: err, Code: cmd.ProcessState.ExitCode(), Stdout: out.String(), Stderr: errOut.String()}
 	}
 	return out.String(), nil
+}
+
+// inGroup starts cmd in a process group of its own, so that what a shell
+// started can be killed with it, and has it killed if the test dies.
+func inGroup(cmd *exec.Cmd) {
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Setpgid, cmd.SysProcAttr.Pdeathsig = true, syscall.SIGKILL
+	// Who outlives that kill and holds our pipes is not waited for.
+	cmd.WaitDelay = 10 * time.Second
 }
 
 // ExitError is a command that ended with another code than 0.
