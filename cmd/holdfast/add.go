@@ -76,7 +76,7 @@ func (a *app) add(ctx context.Context, c *api.Client, paths []string, f addFlags
 	defer bar.End()
 	added, err := send(ctx, c, someOf(paths), f.AddOptions, func(w io.Writer) error {
 		return api.Pack(ctx, w, paths, api.PackOptions{Strict: f.strict, Progress: bar.Add, Skipped: func(path string, why error) {
-			fmt.Fprintf(a.err, "holdfast: left out %s: %v\n", ui.Printable(path), why)
+			bar.Note(a.err, "holdfast: left out %s: %v", ui.Printable(path), why)
 		}})
 	})
 	if err != nil {

@@ -4,14 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"time"
 
+	"github.com/libp2p/go-libp2p/gologshim"
 	"github.com/spf13/cobra"
 
 	"github.com/holdfastfs/holdfast/cmd/internal/api"
 	"github.com/holdfastfs/holdfast/cmd/internal/node"
 	"github.com/holdfastfs/holdfast/cmd/internal/repo"
+	"github.com/holdfastfs/holdfast/cmd/internal/ui"
 )
 
 // ownerPatience is how long a command waits for a repo whose owner does not answer: it may be starting or ending.
@@ -20,8 +23,9 @@ const ownerPatience = 8 * time.Second
 // session is a command's connection to the owner of the repo, which may be this process.
 type session struct {
 	*api.Client
-	node *node.Node // nil: another process
-	stop func(context.Context) error
+	node  *node.Node // nil: another process
+	notes io.Writer
+	stop  func(context.Context) error
 }
 
 // withNode runs a command's work with a session and ends it.
@@ -81,6 +85,7 @@ func join(ctx context.Context, socket string) (*session, error) {
 // start makes this process the owner of the repo and waits until its node answers.
 func (a *app) start(ctx context.Context, cmd *cobra.Command, dir string, daemon bool, level slog.Level) (*session, error) {
 	boot := a.logger(level)
+	gologshim.SetDefaultHandler(libraryLog{boot.Handler()})
 	r, err := repo.Open(dir, boot)
 	if err != nil {
 		return nil, err
@@ -99,7 +104,7 @@ func (a *app) start(ctx context.Context, cmd *cobra.Command, dir string, daemon 
 	ended := make(chan error, 1)
 	run, cancel := context.WithCancel(context.Background()) // the node ends after its clients, not with them
 	go func() { ended <- n.Run(run) }()
-	s := &session{node: n, stop: func(ctx context.Context) error {
+	s := &session{node: n, notes: a.err, stop: func(ctx context.Context) error {
 		n.Drain(ctx)
 		cancel()
 		return <-ended
@@ -122,10 +127,24 @@ func (a *app) start(ctx context.Context, cmd *cobra.Command, dir string, daemon 
 func (s *session) end(ctx context.Context, err error) error {
 	err = endOf(ctx, err)
 	if s.node != nil && ctx.Err() == nil {
+		s.sayWhyItStays(ctx)
 		err = errors.Join(err, s.node.WaitIdle(ctx)) // others may have mounted here
 	}
 	s.Client.Close()
 	return errors.Join(err, s.stop(ctx))
+}
+
+// sayWhyItStays tells of the mounts that others have made in this process, which ends with the last of them.
+func (s *session) sayWhyItStays(ctx context.Context) {
+	mounts, err := s.Mounts(ctx)
+	if err != nil {
+		return
+	}
+	for _, m := range mounts {
+		if m.State == api.StateMounted {
+			fmt.Fprintf(s.notes, "holdfast: done; this process serves the mount on %s and ends with it\n", ui.Printable(m.Dir))
+		}
+	}
 }
 
 // logger writes lines of level and above to standard error.
@@ -139,6 +158,28 @@ func (a *app) logger(level slog.Level) *slog.Logger {
 	}
 	return slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: level}))
 }
+
+// libraryLog gives what libp2p logs to the node's log, as details: what matters of it comes back as errors.
+type libraryLog struct{ slog.Handler }
+
+// Enabled says whether details are wanted.
+func (l libraryLog) Enabled(ctx context.Context, _ slog.Level) bool {
+	return l.Handler.Enabled(ctx, slog.LevelDebug)
+}
+
+// Handle writes r as a detail.
+func (l libraryLog) Handle(ctx context.Context, r slog.Record) error {
+	r.Level = slog.LevelDebug
+	return l.Handler.Handle(ctx, r)
+}
+
+// WithAttrs keeps the level.
+func (l libraryLog) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return libraryLog{l.Handler.WithAttrs(attrs)}
+}
+
+// WithGroup keeps the level.
+func (l libraryLog) WithGroup(name string) slog.Handler { return libraryLog{l.Handler.WithGroup(name)} }
 
 // pause waits for d or the end of ctx.
 func pause(ctx context.Context, d time.Duration) error {

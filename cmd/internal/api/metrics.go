@@ -3,6 +3,7 @@ package api
 import (
 	"fmt"
 	"html/template"
+	"net"
 	"net/http"
 	"strings"
 
@@ -12,12 +13,38 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// Public is what a node shows on a TCP address: metrics and the status page, and nothing that changes anything.
+// Public is what a node shows on a TCP address: metrics and the status page, and nothing that changes anything. On a
+// loopback address it answers nobody who calls it by a foreign name: that is a page in a browser of this machine whose
+// name was made to lead here.
 func (s *Server) Public() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", s.endpoint(s.metrics))
 	mux.Handle("GET /{$}", s.endpoint(s.page))
-	return mux
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if isLoopback(r) && !namesLoopback(r.Host) {
+			http.Error(w, "this address is for 127.0.0.1 and localhost alone", http.StatusMisdirectedRequest)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// isLoopback says whether a request came to a loopback address.
+func isLoopback(r *http.Request) bool {
+	addr, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	if !ok {
+		return false
+	}
+	tcp, ok := addr.(*net.TCPAddr)
+	return ok && tcp.IP.IsLoopback()
+}
+
+// namesLoopback says whether host, perhaps with a port, is an IP address or localhost.
+func namesLoopback(host string) bool {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	return host == "localhost" || net.ParseIP(strings.Trim(host, "[]")) != nil
 }
 
 // figure is one metric of a Status.

@@ -18,6 +18,8 @@ import (
 // ErrStrict says that something was met that can't be added, and nothing may be left out.
 var ErrStrict = errors.New("can't be added")
 
+var errGone = errors.New("it is gone")
+
 // PackOptions is how [Pack] treats what it meets.
 type PackOptions struct {
 	Strict   bool                         // fail on what can't be added
@@ -27,7 +29,7 @@ type PackOptions struct {
 
 // Pack writes files and trees as one tar stream: the i-th path is the entry "i", what lies below it "i/name".
 // Symbolic links are followed where they are a path itself, and kept below. Pipes, sockets, devices and names
-// that UnixFS can't hold are left out, unless a path itself is one.
+// that UnixFS can't hold, and what goes away meanwhile, are left out, unless a path itself is one.
 func Pack(ctx context.Context, w io.Writer, paths []string, opts PackOptions) error {
 	p := &packer{ctx: ctx, tar: tar.NewWriter(w), opts: opts, buf: make([]byte, streamBytes)}
 	for i, path := range paths {
@@ -63,11 +65,15 @@ func (p *packer) add(path, name string, st fs.FileInfo) error {
 	h := &tar.Header{Name: name, Mode: int64(unixMode(st.Mode())), ModTime: st.ModTime(), Format: tar.FormatPAX}
 	switch st.Mode().Type() {
 	case fs.ModeDir:
+		entries, err := os.ReadDir(path)
+		if err != nil {
+			return fmt.Errorf("add %s: %w", path, cause(err))
+		}
 		h.Typeflag = tar.TypeDir
 		if err := p.header(path, h); err != nil {
 			return err
 		}
-		return p.children(path, name)
+		return p.children(path, name, entries)
 	case fs.ModeSymlink:
 		target, err := os.Readlink(path)
 		if err != nil {
@@ -81,27 +87,36 @@ func (p *packer) add(path, name string, st fs.FileInfo) error {
 	}
 }
 
-func (p *packer) children(path, name string) error {
-	entries, err := os.ReadDir(path)
-	if err != nil {
-		return fmt.Errorf("add %s: %w", path, cause(err))
-	}
+func (p *packer) children(path, name string, entries []fs.DirEntry) error {
 	for _, e := range entries {
 		child := filepath.Join(path, e.Name())
 		st, err := e.Info()
+		if err == nil {
+			err = unfit(child, st)
+		}
 		if err != nil {
-			return fmt.Errorf("add %s: %w", child, cause(err))
+			err = fmt.Errorf("add %s: %w", child, cause(err))
+		} else {
+			err = p.add(child, name+"/"+e.Name(), st)
 		}
-		if why := unfit(child, st); why != nil {
-			if p.opts.Strict {
-				return fmt.Errorf("add %s: %w", child, why)
-			}
-			p.opts.Skipped(child, why)
-			continue
-		}
-		if err := p.add(child, name+"/"+e.Name(), st); err != nil {
+		if err := p.leaveOut(child, err); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// leaveOut returns err unless it says that path can't be added, or is gone since its directory was read.
+func (p *packer) leaveOut(path string, err error) error {
+	switch {
+	case err == nil || p.opts.Strict:
+		return err
+	case errors.Is(err, fs.ErrNotExist):
+		p.opts.Skipped(path, errGone)
+	case errors.Is(err, ErrStrict):
+		p.opts.Skipped(path, errors.Unwrap(err)) // who is told knows the path
+	default:
+		return err
 	}
 	return nil
 }

@@ -12,16 +12,21 @@ import (
 	"time"
 )
 
+// workPatience is how long a server that ends waits for its requests.
+const workPatience = 15 * time.Second
+
 // Server answers commands in the name of a node.
 type Server struct {
 	node Node
 	log  *slog.Logger
 	http *http.Server
 	stop context.CancelFunc // ends running requests
+	work sync.WaitGroup     // running requests; joined under mu unless ended
 
 	mu      sync.Mutex // guards what follows
 	holders int
 	closing bool          // nobody may hold any more
+	ended   bool          // no request may begin
 	changed chan struct{} // closed when the last holder goes, and replaced
 }
 
@@ -39,8 +44,7 @@ func NewServer(node Node, log *slog.Logger) *Server {
 	return s
 }
 
-// Serve answers on l until ctx ends, then ends what still runs and returns nil. After [Server.Drain] it
-// returns at once.
+// Serve answers on l until ctx ends, then ends what still runs, waits for it and returns nil.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	done := make(chan struct{})
 	defer close(done)
@@ -52,10 +56,45 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		case <-done:
 		}
 	}()
-	if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve commands: %w", err)
+	err := s.http.Serve(l)
+	if errors.Is(err, http.ErrServerClosed) {
+		err = nil
+		<-ctx.Done() // where it was a Drain, requests may still run
+	} else {
+		err = fmt.Errorf("serve commands: %w", err)
 	}
-	return nil
+	s.stop()
+	s.http.Close()
+	s.awaitWork()
+	return err
+}
+
+// begin counts a request in, unless the server has ended.
+func (s *Server) begin() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.ended {
+		s.work.Add(1)
+	}
+	return !s.ended
+}
+
+// awaitWork returns when no request runs any more: what requests use is closed after it. One that does not end with
+// its context is left behind, rather than the node with it.
+func (s *Server) awaitWork() {
+	s.mu.Lock()
+	s.ended = true
+	s.mu.Unlock()
+	done := make(chan struct{})
+	go func() {
+		s.work.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(workPatience):
+		s.log.Error("requests don't end, stopping without them")
+	}
 }
 
 // Drain waits until nobody holds the node, refuses new requests and waits until the running ones have ended; or it
@@ -143,6 +182,11 @@ func (s *Server) routes() http.Handler {
 // endpoint turns a handler's error into an answer.
 func (s *Server) endpoint(h handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !s.begin() {
+			http.Error(w, "the node is ending", http.StatusServiceUnavailable)
+			return
+		}
+		defer s.work.Done()
 		err := h(w, r)
 		if err == nil {
 			return

@@ -67,11 +67,14 @@ type MountRequest struct {
 	Readahead  int64         `json:"readahead,omitempty"`
 }
 
+// StateMounted is the state of a mount that answers.
+const StateMounted = "mounted"
+
 // Mount is one mount that the node serves or is to serve.
 type Mount struct {
 	Dir        string    `json:"dir"`
 	CID        string    `json:"cid,omitempty"`
-	State      string    `json:"state"` // "mounted", or why not
+	State      string    `json:"state"` // StateMounted, or why not
 	Since      time.Time `json:"since"`
 	Remembered bool      `json:"remembered"`
 	Reads      uint64    `json:"reads"`

@@ -20,11 +20,8 @@ import (
 // takeDown is how long the mounts have to end when the node does.
 const takeDown = 20 * time.Second
 
-// Figures of a mount's state.
-const (
-	stateMounting = "mounting"
-	stateMounted  = "mounted"
-)
+// stateMounting is the state of a mount that does not answer yet.
+const stateMounting = "mounting"
 
 // mounts are the file systems that the node serves.
 type mounts struct {
@@ -44,6 +41,7 @@ type mount struct {
 	fs    *fs.Mounted // nil: not mounted
 	state string
 	since time.Time
+	ended bool // it is being forgotten
 }
 
 func newMounts(n *Node) *mounts {
@@ -72,19 +70,6 @@ func (m *mounts) Run(ctx context.Context) error {
 	restoring.Wait()
 	m.closeAll()
 	return nil
-}
-
-// restore mounts what was mounted before. A failure stays in the table, for people to see.
-func (m *mounts) restore(ctx context.Context, s repo.SavedMount) {
-	req := api.MountRequest{Dir: s.Dir, CID: s.CID, AllowOther: s.AllowOther, Lazy: true, Remember: true}
-	if _, err := m.n.Mount(ctx, req); err != nil && ctx.Err() == nil {
-		m.n.log.Error("mount is not restored", "path", s.Dir, "cid", s.CID, "error", err)
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		if m.byDir[s.Dir] == nil {
-			m.byDir[s.Dir] = &mount{req: req, state: "failed: " + err.Error(), since: time.Now()}
-		}
-	}
 }
 
 // closeAll ends every mount, those in use too, and lets nobody mount any more. They stay remembered.
@@ -167,7 +152,8 @@ func (n *Node) Mount(ctx context.Context, req api.MountRequest) (api.Mount, erro
 		err = errors.Join(context.Cause(ctx), takeOut(context.WithoutCancel(ctx), f))
 	}
 	if err == nil && req.Remember && n.cfg.Daemon {
-		err = n.cfg.Repo.SaveMount(repo.SavedMount{Dir: req.Dir, CID: req.CID, AllowOther: req.AllowOther})
+		err = n.cfg.Repo.SaveMount(repo.SavedMount{Dir: req.Dir, CID: req.CID, AllowOther: req.AllowOther,
+			Timeout: req.Timeout, Readahead: req.Readahead})
 		if err != nil {
 			err = errors.Join(err, takeOut(context.WithoutCancel(ctx), f))
 		}
@@ -183,7 +169,7 @@ func (n *Node) Mount(ctx context.Context, req api.MountRequest) (api.Mount, erro
 func (m *mounts) serve(mnt *mount, f *fs.Mounted) api.Mount {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	mnt.fs, mnt.state, mnt.since = f, stateMounted, time.Now()
+	mnt.fs, mnt.state, mnt.since = f, api.StateMounted, time.Now()
 	m.n.log.Info("mounted", "path", mnt.req.Dir, "cid", mnt.req.CID)
 	m.changeLocked()
 	go func() { // ends with the mount, which may be after the node: programs can hold on to it
@@ -196,10 +182,11 @@ func (m *mounts) serve(mnt *mount, f *fs.Mounted) api.Mount {
 // ended takes a mount that is gone from the table; unless the node stops, whoever ended it wants it no more.
 func (m *mounts) ended(mnt *mount) {
 	m.mu.Lock()
-	if m.closed || m.byDir[mnt.req.Dir] != mnt {
+	if m.closed || mnt.ended || m.byDir[mnt.req.Dir] != mnt {
 		m.mu.Unlock()
 		return
 	}
+	mnt.ended = true
 	m.forgetting.Add(1)
 	m.mu.Unlock()
 	defer m.forgetting.Done()
@@ -244,10 +231,10 @@ func (n *Node) usage() fs.Usage {
 // resolveParent makes a path absolute and free of symbolic links, but does not look at what it names: that may be a
 // mount of ours.
 func resolveParent(dir string) (string, error) {
-	abs, err := filepath.Abs(dir)
-	if err != nil {
-		return "", err
+	if !filepath.IsAbs(dir) {
+		return "", &api.Error{Code: api.CodeUsage, Message: fmt.Sprintf("mount point %q is no absolute path", dir)}
 	}
+	abs := filepath.Clean(dir)
 	parent, err := filepath.EvalSymlinks(filepath.Dir(abs))
 	if err != nil {
 		return abs, nil // whoever uses it says what is wrong with it
@@ -273,7 +260,7 @@ func (n *Node) Unmount(ctx context.Context, dir string, force bool) error {
 			return answer(err)
 		}
 		n.mounts.ended(mnt)
-		return nil
+		return answer(n.mounts.wait(ctx, func() bool { return n.mounts.closed || n.mounts.byDir[dir] != mnt }))
 	}
 	known, err := n.forgetMount(dir, mnt)
 	if err != nil {

@@ -5,12 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
 
 	"github.com/holdfastfs/holdfast/blockcache"
 	"github.com/holdfastfs/holdfast/cmd/internal/api"
@@ -99,6 +103,9 @@ func (n *Node) openNetwork(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := portsFree(s.Addresses()); err != nil {
+		return hint.Add(err, "choose another port with port: in %s/config.yaml, or --listen", r.Dir)
+	}
 	n.host, err = exchange.NewHost(exchange.HostConfig{Network: s.Network, Listen: listen, Key: r.Key, QUIC: hasQUIC(s.Addresses())})
 	if err != nil {
 		err = fmt.Errorf("listen on %s: %w", s.Addresses(), err)
@@ -161,6 +168,28 @@ func multiaddrs(texts []string) (addrs []ma.Multiaddr, err error) {
 		addrs = append(addrs, a)
 	}
 	return addrs, nil
+}
+
+// portsFree fails where somebody listens already: the host shares ports, and would get half of the other's connections.
+func portsFree(addrs []string) error {
+	for _, text := range addrs {
+		a, err := ma.NewMultiaddr(text)
+		if err != nil {
+			continue // whoever listens says what is wrong with it
+		}
+		network, host, err := manet.DialArgs(a)
+		if err != nil || !strings.HasPrefix(network, "tcp") || strings.HasSuffix(host, ":0") {
+			continue
+		}
+		l, err := net.Listen(network, host)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			return fmt.Errorf("listen on %s: %w", text, syscall.EADDRINUSE)
+		}
+		if err == nil {
+			l.Close()
+		}
+	}
+	return nil
 }
 
 func addrInfos(texts []string) ([]peer.AddrInfo, error) {

@@ -3,6 +3,7 @@ package repo
 import (
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/dgraph-io/badger/v4"
 )
@@ -18,6 +19,9 @@ type SavedMount struct {
 	Dir        string `json:"dir"`
 	CID        string `json:"cid,omitempty"` // empty: any CID by name
 	AllowOther bool   `json:"allow_other,omitempty"`
+
+	Timeout   time.Duration `json:"timeout,omitempty"`   // zero: the node's
+	Readahead int64         `json:"readahead,omitempty"` // in bytes; zero: the node's
 }
 
 // SavePeer remembers p, over what was known of it. It is durable when SavePeer returns.

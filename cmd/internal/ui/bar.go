@@ -1,6 +1,7 @@
 package ui
 
 import (
+	"fmt"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -64,6 +65,16 @@ func (b *Bar) Set(n, total uint64) {
 		b.bar.ChangeMax64(int64(total))
 	}
 	b.bar.Set64(int64(n))
+}
+
+// Note prints a line of its own on w, where the bar is too.
+func (b *Bar) Note(w io.Writer, format string, args ...any) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.bar != nil {
+		b.bar.Clear()
+	}
+	fmt.Fprintf(w, format+"\n", args...)
 }
 
 // Bytes is what was counted, shown or not.

@@ -90,3 +90,13 @@ func TestJSONOfNothingIsReadable(t *testing.T) {
 		t.Errorf("got %q, %v", out.String(), err)
 	}
 }
+
+func TestNotesOfABarAreLines(t *testing.T) {
+	var out strings.Builder
+	b := NewBar(&out, "add", 10) // no terminal: no bar
+	b.Note(&out, "left out %s", "a")
+	b.End()
+	if out.String() != "left out a\n" {
+		t.Errorf("printed %q", out.String())
+	}
+}
