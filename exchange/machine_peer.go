@@ -159,6 +159,9 @@ func (m *machine) sendFailed(id peer.ID) {
 		return
 	}
 	m.stats.SendFailures++
+	if len(p.asks) == 0 {
+		return // nothing is lost: a peer may end what is not used
+	}
 	wants := m.dropAll(p)
 	p.outbox, p.sampling = nil, false
 	p.failed(m.now, &m.limits)

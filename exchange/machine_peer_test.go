@@ -156,3 +156,20 @@ func TestReadersAreNotBehindDownloads(t *testing.T) {
 		checkMachine(t, m)
 	}
 }
+
+// TestAFailureWithoutAsksIsNoFault: a peer that ends a stream nobody uses may be asked at once.
+func TestAFailureWithoutAsksIsNoFault(t *testing.T) {
+	m, s, fast, _ := twoPeers(t)
+	m.Step(sendFailedEvent{"fast"})
+	if fast.failures != 0 || !fast.callable(m.now) {
+		t.Errorf("%d failures", fast.failures)
+	}
+	m.Step(wantEvent{1, Want{CID: leaf(1, 1).Cid(), Dataset: s.key}, false})
+	m.Ready()
+	m.Step(sendFailedEvent{"fast"})
+	if fast.failures != 1 || fast.callable(m.now) {
+		t.Errorf("%d failures after a want was lost", fast.failures)
+	}
+	m.Ready()
+	checkMachine(t, m)
+}

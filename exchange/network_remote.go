@@ -104,3 +104,11 @@ func (r *remote) release(s network.Stream, theirs bool) {
 		r.theirs--
 	}
 }
+
+// has says whether a stream is in use, so that it was not us who ended it.
+func (r *remote) has(s network.Stream) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, ok := r.streams[s]
+	return ok
+}

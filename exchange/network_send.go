@@ -3,6 +3,7 @@ package exchange
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -25,11 +26,12 @@ var writeBuffers = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, m
 type lane struct {
 	r      *remote
 	stream network.Stream
+	watch  bool // whether the peer resets it is watched
 }
 
 // sendWants tells the peer changes of our want list until the remote ends.
 func (r *remote) sendWants() {
-	l := lane{r: r}
+	l := lane{r: r, watch: true}
 	defer l.drop()
 	for {
 		select {
@@ -182,7 +184,22 @@ func (l *lane) open() error {
 		return fmt.Errorf("open stream: %w", errNotConnected)
 	}
 	l.stream = s
+	if l.watch {
+		l.r.n.work.Go(func() { l.r.watchReset(s) })
+	}
 	return nil
+}
+
+// watchReset notices that a peer has reset a stream of ours, which nobody writes to while nothing new is
+// wanted: what was last written may be lost, and the peer forgets what it was told. Peers send nothing on
+// it; that they close their half says nothing.
+func (r *remote) watchReset(s network.Stream) {
+	_, err := s.Read(make([]byte, 1))
+	if !errors.Is(err, network.ErrReset) || !r.has(s) || r.ctx.Err() != nil {
+		return
+	}
+	r.wants.clear()
+	r.n.handler.SendFailed(r.n.ctx, r.id, fmt.Errorf("stream: %w", err))
 }
 
 // drop resets the stream; the next message opens another.
