@@ -341,3 +341,24 @@ func TestResetOfAQuietStreamIsNoticed(t *testing.T) {
 		return len(errs) == 1 && errors.Is(errs[0], network.ErrReset)
 	}))
 }
+
+// TestBrokenAnswerIsNoticed: an answer that breaks off is known to be lost, though its peer stays.
+func TestBrokenAnswerIsNoticed(t *testing.T) {
+	goroutinesBack(t)
+	n := newTestNode(t)
+	h := newHostile(t, n)
+	s := h.open(t, n)
+	if _, err := s.Write(append(binary.AppendUvarint(nil, 1000), make([]byte, 10)...)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the loss to be told", n.told.has(func() bool {
+		errs := n.told.errs[h.ID()]
+		return len(errs) == 1 && errors.Is(errs[0], errCutOff)
+	}))
+	if len(n.told.bad) > 0 {
+		t.Errorf("a broken line was taken for a broken protocol: %v", n.told.bad)
+	}
+}

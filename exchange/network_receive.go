@@ -53,6 +53,9 @@ func (r *remote) ended(s network.Stream, err error) {
 		r.n.counts.slow.Add(1)
 		r.wants.clear() // the handler asks anew for whatever it still wants
 		r.n.handler.SendFailed(r.n.ctx, r.id, err)
+	case errors.Is(err, errCutOff) && r.ctx.Err() == nil:
+		r.wants.clear() // an answer is lost, and the peer may take it for given
+		r.n.handler.SendFailed(r.n.ctx, r.id, err)
 	}
 	_ = s.Reset()
 }

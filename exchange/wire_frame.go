@@ -21,6 +21,9 @@ const (
 // errSlow says that a peer has begun a message and does not go on with it fast enough.
 var errSlow = errors.New("peer is too slow in the middle of a message")
 
+// errCutOff says that a stream ended in the middle of a message.
+var errCutOff = errors.New("stream ended in the middle of a message")
+
 // framePool keeps the memory of frames out of which every block was copied.
 var framePool sync.Pool // of *[]byte
 
@@ -144,9 +147,9 @@ func (f *frameReader) failed(err error) error {
 	case isTimeout(err):
 		return fmt.Errorf("read message: %w", errSlow)
 	case errors.Is(err, io.EOF):
-		return fmt.Errorf("read message: %w", io.ErrUnexpectedEOF)
+		err = io.ErrUnexpectedEOF
 	}
-	return fmt.Errorf("read message: %w", err)
+	return fmt.Errorf("read message: %w: %w", errCutOff, err)
 }
 
 // isTimeout reports whether a deadline of ours is why reading or writing failed.
