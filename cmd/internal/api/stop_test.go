@@ -1,12 +1,17 @@
 package api
 
 import (
+	"archive/tar"
+	"bytes"
 	"context"
+	"errors"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 )
 
@@ -106,3 +111,25 @@ func TestPackLeavesOutWhatGoesAway(t *testing.T) {
 		t.Error("strict, and something is missing")
 	}
 }
+
+func TestAFullDiskIsToldBeforeAnythingIsFetched(t *testing.T) {
+	var head bytes.Buffer
+	w := tar.NewWriter(&head)
+	if err := w.WriteHeader(&tar.Header{Name: ".", Typeflag: tar.TypeReg, Size: 1 << 50, Format: tar.FormatPAX}); err != nil {
+		t.Fatal(err)
+	}
+	parent := t.TempDir()
+	read := 0
+	body := readerFunc(func(p []byte) (int, error) { read += len(p); return 0, errTorn })
+	err := Unpack(io.MultiReader(&head, body), filepath.Join(parent, "out"), UnpackOptions{})
+	if !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EFBIG) || read > 0 {
+		t.Errorf("%d bytes asked for, %v", read, err)
+	}
+	if left, _ := os.ReadDir(parent); len(left) != 0 {
+		t.Errorf("left: %v", left)
+	}
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
