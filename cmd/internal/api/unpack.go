@@ -220,8 +220,8 @@ func (u *unpacker) file(root *os.Root, h *tar.Header, name string, replace bool)
 // allocateFrom is the length from which a file gets its space at once.
 const allocateFrom = 1 << 20
 
-// allocate gives a file the space it will need: a full disk is told before anything is fetched for it, and writing
-// costs a third (measured on ext4). A file system that can't is no error.
+// allocate gives a file the space it will need: a full disk is told before anything is fetched for it, and writing is
+// cheaper where the disk is busy. A file system that can't is no error.
 func allocate(f *os.File, bytes int64) error {
 	if bytes < allocateFrom {
 		return nil
