@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"syscall"
 	"unicode/utf8"
 
 	"github.com/holdfastfs/holdfast/cmd/internal/hint"
@@ -123,12 +124,15 @@ func (p *packer) leaveOut(path string, err error) error {
 
 // file writes a regular file of the length it has when it is opened.
 func (p *packer) file(path string, h *tar.Header) error {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe that took its place must not hold us up
 	if err != nil {
 		return fmt.Errorf("add %s: %w", path, cause(err))
 	}
 	defer f.Close()
 	st, err := f.Stat()
+	if err == nil && !st.Mode().IsRegular() {
+		err = errors.New("it became another kind of file while it was read")
+	}
 	if err != nil {
 		return fmt.Errorf("add %s: %w", path, cause(err))
 	}

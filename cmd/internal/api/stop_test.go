@@ -133,3 +133,21 @@ func TestAFullDiskIsToldBeforeAnythingIsFetched(t *testing.T) {
 type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+func TestPackIsNotHeldUpByAPipe(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "a"), "first", 0o644)
+	write(t, filepath.Join(dir, "b"), "becomes a pipe", 0o644)
+	p := &packer{ctx: context.Background(), tar: tar.NewWriter(io.Discard), buf: make([]byte, streamBytes)}
+	pipe := filepath.Join(dir, "b")
+	st, err := os.Lstat(pipe)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Remove(pipe), syscall.Mkfifo(pipe, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.add(pipe, "0/b", st); err == nil {
+		t.Error("a pipe was packed as a file")
+	}
+}

@@ -174,6 +174,10 @@ func (n *Node) Open(ctx context.Context, r api.Read) (api.File, error) {
 	if err != nil {
 		return nil, answer(err)
 	}
+	if node.Kind == unixfs.KindSymlink {
+		return nil, &api.Error{Code: api.CodeUnsupported, Message: fmt.Sprintf("it is a symbolic link to %q", node.Target),
+			Advice: "name what it leads to; holdfast get copies the link"}
+	}
 	f, err := n.reader.Open(node)
 	if err != nil {
 		return nil, answer(err)

@@ -171,7 +171,7 @@ func (k *keeper) dial(ctx context.Context, p *kept) {
 		p.next = time.Now().Add(min(redialMax, redialMin<<min(p.failures, 10)))
 		p.failures++
 		if p.failures == 1 && ctx.Err() == nil {
-			k.log.Info("peer does not answer, dialling on", "peer", info.ID, "error", err)
+			k.log.Info("peer does not answer, dialling on", "error", dialError(info, err))
 		}
 	}
 	k.mu.Unlock()

@@ -303,6 +303,7 @@ func TestFailuresSayWhatAndWhy(t *testing.T) {
 		"no such name":      {api.CodeNotFound, func() error { _, err := n.Stat(ctx, ref(t, root+"/nothing")); return err }},
 		"through a file":    {api.CodeNotDir, func() error { _, err := n.Stat(ctx, ref(t, root+"/empty/x")); return err }},
 		"cat a directory":   {api.CodeIsDir, func() error { _, err := n.Cat(ctx, ref(t, root)); return err }},
+		"cat a symlink":     {api.CodeUnsupported, func() error { _, err := n.Cat(ctx, ref(t, root+"/link")); return err }},
 		"nobody has it":     {api.CodeUnavailable, func() error { _, err := n.Cat(ctx, quick(nowhere)); return err }},
 		"pin what is not":   {api.CodeUnavailable, func() error { _, err := n.Pin(ctx, quick(nowhere), nil); return err }},
 		"list what is not":  {api.CodeUnavailable, func() error { return firstError(n.List(ctx, quick(nowhere), false)) }},
