@@ -110,9 +110,16 @@ func send(ctx context.Context, c *api.Client, what string, opts api.AddOptions, 
 		written <- err // before anybody sees the end: who fails first says why
 		out.CloseWithError(err)
 	}()
-	// The request does not end while its body is being read.
-	stop := context.AfterFunc(ctx, func() { in.CloseWithError(errNodeFailed) })
-	defer stop()
+	ended := make(chan struct{})
+	defer close(ended)
+	go func() { // the request does not end while its body is being read
+		select {
+		case <-ctx.Done():
+		case <-c.Lost():
+		case <-ended:
+		}
+		in.CloseWithError(errNodeFailed)
+	}()
 	added, err := c.Add(ctx, in, opts)
 	in.CloseWithError(errNodeFailed)
 	if werr := outcome(written, err); werr != nil && !errors.Is(werr, errNodeFailed) && !errors.Is(werr, io.ErrClosedPipe) {

@@ -141,7 +141,7 @@ func (d *demo) readContent(ctx context.Context) error {
 		return err
 	}
 	names := strings.Fields(listing)
-	d.story.Show(strings.Join(names[:min(len(names), 12)], "  ") + fmt.Sprintf("  … %d names", len(names)))
+	d.story.Show(strings.Join(names[:min(len(names), 12)], "  ") + "  … " + ui.Count(uint64(len(names)), "name"))
 	mounted := filepath.Join(d.all, d.fileCID)
 	start := time.Now()
 	err = d.story.Step("first byte of the random file", func() (string, error) {

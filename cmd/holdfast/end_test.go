@@ -90,6 +90,32 @@ func TestInterruptedAddDoesNotWaitForItsInput(t *testing.T) {
 	w.endedInOrder()
 }
 
+func TestAddDoesNotWaitForItsInputWhenTheNodeIsGone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d, _ := w.daemon()
+	p := &process{t: t, cmd: w.command("add", "-")}
+	in, err := p.cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.err
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := in.Write(make([]byte, 1<<20)); err != nil {
+		t.Fatal(err)
+	}
+	d.cmd.Process.Signal(syscall.SIGTERM)
+	if code := d.wait(); code != 0 {
+		t.Errorf("the daemon ended with code %d: %s", code, d.err.String())
+	}
+	if code := p.wait(); code != 1 || !strings.Contains(p.err.String(), "lost the node") {
+		t.Errorf("code %d, said %q", code, p.err.String())
+	}
+}
+
 func TestCtrlCEndsAMountWith130AndSIGTERMWith0(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

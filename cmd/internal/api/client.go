@@ -22,7 +22,10 @@ import (
 var ErrNoNode = errors.New("no node runs in this repo")
 
 // Client talks to the owner of a repo. Its methods may be called by many; they end with their ctx.
-type Client struct{ http *http.Client }
+type Client struct {
+	http *http.Client
+	lost chan struct{} // closed when a hold has ended
+}
 
 // Dial returns a client of the node behind the socket at path; [ErrNoNode] if there is none.
 func Dial(ctx context.Context, path string) (*Client, error) {
@@ -35,7 +38,7 @@ func Dial(ctx context.Context, path string) (*Client, error) {
 		return nil, hint.Add(err, "the node at %s may belong to another user", path)
 	}
 	probe.Close()
-	return &Client{http: &http.Client{Transport: &http.Transport{
+	return &Client{lost: make(chan struct{}), http: &http.Client{Transport: &http.Transport{
 		DialContext:        func(ctx context.Context, _, _ string) (net.Conn, error) { return dialSocket(ctx, path) },
 		WriteBufferSize:    256 << 10,
 		ReadBufferSize:     256 << 10,
@@ -45,7 +48,7 @@ func Dial(ctx context.Context, path string) (*Client, error) {
 }
 
 // Hold keeps the node until release is called, where it would end with another command's work. It fails when the node
-// is about to end or gone.
+// is about to end or gone. It is called once.
 func (c *Client) Hold(ctx context.Context) (release func(), err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	resp, err := c.request(ctx, "GET", "/v1/hold", nil, nil)
@@ -53,11 +56,19 @@ func (c *Client) Hold(ctx context.Context) (release func(), err error) {
 		cancel()
 		return nil, err
 	}
+	go func() {
+		defer close(c.lost)
+		io.Copy(io.Discard, resp.Body) // ends when the node does, or with release
+	}()
 	return func() {
 		cancel()
+		<-c.lost
 		resp.Body.Close()
 	}, nil
 }
+
+// Lost is closed when a node that was held is gone.
+func (c *Client) Lost() <-chan struct{} { return c.lost }
 
 // Close drops idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
