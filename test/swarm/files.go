@@ -50,13 +50,22 @@ func (s *Swarm) WriteFile(content string, elem ...string) string {
 	return path
 }
 
-// ManyFiles makes a directory of count small files and returns its path.
+// ManyFiles makes a directory of count small files and returns its path. Their
+// contents repeat, and those that are equal are hard links: a million of them
+// are quickly made and gone.
 func (s *Swarm) ManyFiles(count int, elem ...string) string {
 	s.TB.Helper()
+	const contents = 100
 	dir := s.Mkdir(elem...)
+	name := func(i int) string { return filepath.Join(dir, fmt.Sprintf("entry-%07d", i)) }
 	for i := range count {
-		name := filepath.Join(dir, fmt.Sprintf("entry-%07d", i))
-		if err := os.WriteFile(name, fmt.Appendf(nil, "%d", i%100), 0o644); err != nil {
+		var err error
+		if i < contents {
+			err = os.WriteFile(name(i), fmt.Appendf(nil, "%d", i), 0o644)
+		} else {
+			err = os.Link(name(i%contents), name(i))
+		}
+		if err != nil {
 			s.TB.Fatalf("many files: %v", err)
 		}
 	}
