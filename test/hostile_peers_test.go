@@ -13,8 +13,11 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-msgio"
+
+	"github.com/holdfastfs/holdfast/test/swarm"
 )
 
 // bitswapProtocols are what the hostile peers claim to speak.
@@ -135,6 +138,28 @@ func garbage(h *hostile, s network.Stream) {
 			out.Close()
 		}
 	})
+}
+
+// floods sends the messages over and over until the node takes no more.
+func (h *hostile) floods(t *testing.T, to *swarm.Node, messages ...message.BitSwapMessage) {
+	t.Helper()
+	id, err := peer.Decode(to.Identity().ID)
+	must(t, err)
+	out, err := h.NewStream(h.ctx, id, bitswapProtocols...)
+	must(t, err)
+	h.wg.Go(func() {
+		defer out.Reset()
+		for range 50 {
+			for _, m := range messages {
+				if m.ToNetV1(out) != nil {
+					return
+				}
+			}
+		}
+		<-h.ctx.Done()
+	})
+	stop := context.AfterFunc(h.ctx, func() { out.Reset() })
+	t.Cleanup(func() { stop() })
 }
 
 func eachMessage(s network.Stream, each func(message.BitSwapMessage)) {

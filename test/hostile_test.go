@@ -7,7 +7,11 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/ipfs/boxo/bitswap/message"
+	pb "github.com/ipfs/boxo/bitswap/message/pb"
+	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/network"
+	mh "github.com/multiformats/go-multihash"
 
 	"github.com/holdfastfs/holdfast/test/swarm"
 )
@@ -58,6 +62,46 @@ func TestHostilePeers(t *testing.T) {
 	})
 	t.Logf("threads %d, then %d; goroutines %d, then %d; files %d, then %d",
 		threads, b.Threads(), routines, b.Figure(goroutines), files, b.OpenFiles())
+}
+
+// TestGreedyPeers lets peers want everything many times over and read nothing of
+// it, and flood a node with wants for what does not exist: it serves an honest
+// peer all the same, and does not grow.
+func TestGreedyPeers(t *testing.T) {
+	t.Parallel()
+	s := swarm.New(t)
+	a, b := s.Start("a"), s.Start("b")
+	dag := newBoxoDAG(t, uio2025)
+	big := s.RandomFile(24<<20, 1, "big")
+	root := a.Add(big)
+	if got := dag.tree(big).Cid().String(); got != root {
+		t.Fatalf("added as %s, boxo says %s", root, got)
+	}
+	keys, err := dag.bs.AllKeysChan(t.Context())
+	must(t, err)
+	wants := message.New(false)
+	for c := range keys {
+		wants.AddEntry(cid.NewCidV1(cid.Raw, c.Hash()), 1, pb.Message_Wantlist_Block, true)
+	}
+	nonsense := message.New(false)
+	for i := range 20_000 {
+		c, err := cid.V1Builder{Codec: cid.Raw, MhType: mh.SHA2_256}.Sum([]byte(itoa(i)))
+		must(t, err)
+		nonsense.AddEntry(c, 1, pb.Message_Wantlist_Block, true)
+	}
+	for range 8 {
+		h := newHostile(t, hung)
+		dial(t, h, a)
+		h.floods(t, a, wants, nonsense)
+	}
+	b.Connect(a)
+	b.Must("get", root, "-o", s.Path("out"))
+	s.MustSh(`cmp "$1" "$2"`, big, s.Path("out"))
+	rss := a.RssAnon()
+	t.Logf("RssAnon of A: %d MiB", rss>>20)
+	if rss > 400<<20 {
+		t.Errorf("greedy peers grew the node to %d MiB", rss>>20)
+	}
 }
 
 // TestConnectToSilence dials something that accepts and never says a word.

@@ -56,6 +56,34 @@ func TestForegroundMountEndsCleanly(t *testing.T) {
 	leavesNothing(t, s, n)
 }
 
+// TestCommandsShareARepo runs commands at the same time where no daemon runs:
+// one of them is the node for the others, and passes that on when it ends.
+func TestCommandsShareARepo(t *testing.T) {
+	s := swarm.New(t)
+	n := s.Node("a")
+	var adds []*swarm.Process
+	for i := range 12 {
+		path := s.RandomFile(int64(i+1)<<18, uint64(i), "in", itoa(i))
+		adds = append(adds, s.Spawn(n.Command("add", "-q", path)))
+	}
+	for i, p := range adds {
+		if code := p.Wait(patience); code != 0 {
+			t.Fatalf("add %d ended with code %d: %s", i, code, p.Err())
+		}
+	}
+	for i, p := range adds {
+		root := strings.TrimSpace(p.Out())
+		adds[i] = s.Spawn(n.Command("get", root, "-o", s.Path("out", itoa(i))))
+	}
+	for i, p := range adds {
+		if code := p.Wait(patience); code != 0 {
+			t.Fatalf("get %d ended with code %d: %s", i, code, p.Err())
+		}
+	}
+	s.MustSh(`diff -r "$1" "$2"`, s.Path("in"), s.Path("out"))
+	leavesNothing(t, s, n)
+}
+
 // leavesNothing checks that no mount, process or socket of the node is left.
 func leavesNothing(t *testing.T, s *swarm.Swarm, n *swarm.Node) {
 	t.Helper()
