@@ -152,43 +152,6 @@ func TestBadRepos(t *testing.T) {
 	s.MustSh(`test "$(ls "$1")" = thesis.tex`, foreign)
 }
 
-// TestOrdinaryUser mounts as a user who may not: no /dev/fuse, no fusermount3.
-func TestOrdinaryUser(t *testing.T) {
-	s := swarm.New(t)
-	user := &ordinary{s: s, home: s.Mkdir("home"), bin: s.Mkdir("bin") + "/holdfast"}
-	s.MustSh(`chmod 755 "$1"; mkdir "$2/m"; chown -R 65534:65534 "$2"; cp "$3" "$4"`, s.Dir, user.home, s.Bin, user.bin)
-	tree := s.ManyFiles(3, "tree")
-	out, err := user.run("", "add", "-q", tree)
-	must(t, err)
-	root := strings.TrimSpace(out)
-
-	hide := `mount --bind /dev/null "$(readlink -f "$(command -v fusermount3)")"`
-	out, err = user.run(hide, "mount", root, user.home+"/m")
-	complains(t, "mount without fusermount3", out, err, 1, []string{"fusermount3"})
-	nodev := `mount -t tmpfs -o size=1m tmpfs /dev; mknod -m 666 /dev/null c 1 3; mknod -m 666 /dev/urandom c 1 9`
-	out, err = user.run(nodev, "mount", root, user.home+"/m")
-	complains(t, "mount without /dev/fuse", out, err, 1, []string{"/dev/fuse"})
-	nothingMounted(t, s)
-
-	out, err = user.run(hide, "cat", root+"/entry-0000002")
-	if err != nil || out != "2" {
-		t.Errorf("without a mount cat reads %q, %v", out, err)
-	}
-}
-
-// ordinary is the user nobody.
-type ordinary struct {
-	s         *swarm.Swarm
-	home, bin string
-}
-
-// run runs holdfast as the user, in a mount namespace that prepare has changed.
-func (o *ordinary) run(prepare string, args ...string) (string, error) {
-	script := `home="$1"; shift; exec unshare -m bash -euc '` + strings.ReplaceAll(prepare, `'`, `'\''`) + `
-		home="$1"; shift; exec setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs env -i HOME="$home" PATH="$PATH" HOLDFAST_PATH="$home/repo" "$@"' bash "$home" "$@"`
-	return o.s.Sh(script, append([]string{o.home, o.bin}, args...)...)
-}
-
 func nothingMounted(t *testing.T, s *swarm.Swarm) {
 	t.Helper()
 	if left, _ := swarm.Mounts(s.Dir); len(left) != 0 {

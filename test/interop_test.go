@@ -72,25 +72,8 @@ func TestHoldfastFetchesFromBoxo(t *testing.T) {
 	s.RandomFile(0, 23, "tree", "empty")
 	s.MustSh(`ln -s big "$1/link"; mkdir "$1/sub"; cp "$1/small" "$1/sub/copy"`, tree)
 
-	// Narrow nodes and short chunks make deep DAGs of small files.
-	narrow0, narrow1 := uio.UnixFS_v0_2015, uio2025
-	narrow0.FileDAGWidth, narrow0.ChunkSize = 5, 64<<10
-	narrow1.FileDAGWidth, narrow1.ChunkSize = 5, 100_000
-	v1, v1Trickle := newBoxoDAG(t, uio2025), newBoxoDAG(t, narrow1)
-	v0, v0Trickle := newBoxoDAG(t, narrow0), newBoxoDAG(t, narrow0)
-	v1Trickle.trickle, v0Trickle.trickle = true, true
-	sharded := newBoxoDAG(t, uio.UnixFS_v0_2015)
-	dags := []struct {
-		name string
-		dag  *boxoDAG
-		root cid.Cid
-	}{
-		{"CIDv1, raw leaves", v1, v1.tree(tree).Cid()},
-		{"CIDv0, dag-pb leaves", v0, v0.tree(tree).Cid()},
-		{"trickle, raw leaves", v1Trickle, v1Trickle.tree(tree).Cid()},
-		{"trickle, dag-pb leaves", v0Trickle, v0Trickle.tree(tree).Cid()},
-		{"HAMT, CIDv0", sharded, sharded.shards(tree).Cid()},
-	}
+	dags := everyMake(t, tree)
+	v1 := dags[0].dag
 	// A root too long to be given in answer to a want-have.
 	long := v1.tree(s.RandomFile(800_000, 24, "long")).Cid().String()
 	first, second := startBoxo(t, v1), startBoxo(t, newBoxoDAG(t, uio2025))
@@ -129,6 +112,34 @@ func TestHoldfastFetchesFromBoxo(t *testing.T) {
 	s.Eventually("every kind has crossed the wire", func() bool { return missing(both()) == "" })
 	asked, answered := both()
 	t.Logf("boxo was asked %+v, answered %+v", asked, answered)
+}
+
+// madeDAG is a tree as some other implementation might have imported it.
+type madeDAG struct {
+	name string
+	dag  *boxoDAG
+	root cid.Cid
+}
+
+// everyMake imports a tree in all layouts there are, as CIDv0 and CIDv1. The
+// first is what holdfast itself would make.
+func everyMake(t *testing.T, tree string) []madeDAG {
+	t.Helper()
+	// Narrow nodes and short chunks make deep DAGs of small files.
+	narrow0, narrow1 := uio.UnixFS_v0_2015, uio2025
+	narrow0.FileDAGWidth, narrow0.ChunkSize = 5, 64<<10
+	narrow1.FileDAGWidth, narrow1.ChunkSize = 5, 100_000
+	v1, v1Trickle := newBoxoDAG(t, uio2025), newBoxoDAG(t, narrow1)
+	v0, v0Trickle := newBoxoDAG(t, narrow0), newBoxoDAG(t, narrow0)
+	v1Trickle.trickle, v0Trickle.trickle = true, true
+	sharded := newBoxoDAG(t, uio.UnixFS_v0_2015)
+	return []madeDAG{
+		{"CIDv1, raw leaves", v1, v1.tree(tree).Cid()},
+		{"CIDv0, dag-pb leaves", v0, v0.tree(tree).Cid()},
+		{"trickle, raw leaves", v1Trickle, v1Trickle.tree(tree).Cid()},
+		{"trickle, dag-pb leaves", v0Trickle, v0Trickle.tree(tree).Cid()},
+		{"HAMT, CIDv0", sharded, sharded.shards(tree).Cid()},
+	}
 }
 
 // shards imports a directory with its own level as a HAMT.

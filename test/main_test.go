@@ -1,3 +1,7 @@
+// Package test holds what needs real processes, mounts and peers: each test runs
+// nodes of the built binary in a [swarm.Swarm] and looks at them as their users
+// do. A few tests look at the source tree instead. They run as root, on Linux
+// with FUSE; `-tags long` makes them big.
 package test
 
 import (
