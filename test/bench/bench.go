@@ -48,7 +48,7 @@ func measure(ctx context.Context, opt options, progress io.Writer) ([]result, er
 	}
 	b := &bench{ctx: ctx, opt: opt, progress: progress, watch: newWatch(opt.profile)}
 	b.ballast = newBallast(2*opt.size + 1<<30) // two copies in page caches, and the rest
-	defer b.ballast.release()
+	defer b.ballast.end()
 	defer b.clean()
 	b.Cleanup(b.watch.stop)
 	if err := b.guarded(func() { b.swarm = swarm.New(b) }); err != nil {

@@ -167,18 +167,22 @@ func TestBallast(t *testing.T) {
 	if l := newBallast(1 << 20); l.bytes != 0 && l.bytes != 1<<20 {
 		t.Errorf("ballast of %d bytes", l.bytes)
 	}
-	l := ballast{bytes: 8 << 20}
+	l := ballast{bytes: 8 << 20, pieces: [][]byte{}}
 	l.hold()
-	if len(l.held) != 2 || len(l.held[0])+len(l.held[1]) != 8<<20 {
+	l.hold()
+	if len(l.held) != 1 || len(l.held[0]) != 8<<20 {
 		t.Fatalf("holds %d pieces", len(l.held))
 	}
 	if rss, err := rssAnon(os.Getpid()); err != nil || rss < 8<<20 {
 		t.Errorf("resident: %d, %v", rss, err)
 	}
 	l.release()
-	l.release()
-	if l.held != nil {
+	l.end()
+	if l.held != nil || l.pieces != nil {
 		t.Error("still held")
+	}
+	if got := parseBuddies("Node 0, zone   Normal   3 1 0 0 0 0 0 0 2 7 9\nNode 0, zone DMA 1\n"); got != (3+2+2*256+1)*page {
+		t.Errorf("%d bytes in fragments", got)
 	}
 	if free, err := memFree(); err != nil || free <= 0 {
 		t.Errorf("free: %d, %v", free, err)
