@@ -254,8 +254,12 @@ func (x *index) pinned(v *pinView, key string) bool {
 	return false
 }
 
-// maxFloor bounds what is kept free for the database, in bytes.
-const maxFloor = 64 << 20
+// What is kept free for the database, in bytes: at most maxFloor before something is added, and hardFloor
+// before anything is written, so that the log of what makes room has its pages, too.
+const (
+	maxFloor  = 64 << 20
+	hardFloor = 8 << 20
+)
 
 // keepRoom makes the index refuse additions when the disk is almost full. The database maps its logs
 // and tables into memory; where the disk has no page for one, the program dies instead of getting an
@@ -269,13 +273,17 @@ func (x *index) keepRoom() {
 	x.room = osFiles{opts.Dir}.Free
 }
 
-// mayGrow returns an error that wraps ErrFull when nothing may be added. Removals go on: they make room.
-func (x *index) mayGrow() error {
+// mayGrow returns an error that wraps ErrFull when nothing may be added. Removals go on a while longer: they make
+// room.
+func (x *index) mayGrow() error { return x.needs(x.floor) }
+
+// needs returns an error that wraps ErrFull when the disk has fewer free bytes than floor.
+func (x *index) needs(floor uint64) error {
 	if x.room == nil {
 		return nil
 	}
-	if free, err := x.room(); err == nil && free < x.floor {
-		return fmt.Errorf("write index: %d bytes are free on the disk, %d are needed: %w", free, x.floor, ErrFull)
+	if free, err := x.room(); err == nil && free < floor {
+		return fmt.Errorf("write index: %d bytes are free on the disk, %d are needed: %w", free, floor, ErrFull)
 	}
 	return nil
 }
@@ -283,6 +291,9 @@ func (x *index) mayGrow() error {
 // batch runs fn on a write batch and commits it. What fn writes is split into as many transactions
 // as the database needs.
 func (x *index) batch(fn func(wb *badger.WriteBatch) error) error {
+	if err := x.needs(hardFloor); err != nil {
+		return err
+	}
 	wb := x.db.NewWriteBatch()
 	defer wb.Cancel()
 	if err := fn(wb); err != nil {

@@ -281,6 +281,12 @@ func TestRoomForIndex(t *testing.T) {
 	b.ix.room = room
 	mustPut(t, b, small)
 	mustGet(t, b, small.Block)
+	b.ix.room = func() (uint64, error) { return hardFloor - 1, nil }
+	if err := b.Delete(t.Context(), []cid.Cid{small.Block.Cid()}); !errors.Is(err, ErrFull) {
+		t.Errorf("delete on a disk without a byte: %v", err)
+	}
+	b.ix.room = room
+	mustGet(t, b, small.Block)
 }
 
 // TestPinsAreNotCountedAgain: more pins leave what is known of a pinned file, fewer do not.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"iter"
-	"os"
 	"path"
 	"time"
 
@@ -196,17 +195,8 @@ type openFile struct {
 
 func (f *openFile) Entry() api.Entry { return entryOf(f.name, f.node) }
 
-// Reader reads from off on. A file that is here in full is read from its body.
+// Reader reads from off on, block by block, as each read from the store is checked: a body's own descriptor would
+// hand on what the disk has damaged since.
 func (f *openFile) Reader(ctx context.Context, off uint64) (io.ReadCloser, error) {
-	if b, ok := f.n.store.Body(f.node.CID); ok {
-		return &bodyReader{SectionReader: io.NewSectionReader(b, int64(off), int64(f.node.Bytes-min(off, f.node.Bytes))), file: b}, nil
-	}
 	return newAheadReader(ctx, f, off), nil
 }
-
-type bodyReader struct {
-	*io.SectionReader
-	file *os.File
-}
-
-func (b *bodyReader) Close() error { return b.file.Close() }

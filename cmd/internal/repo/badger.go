@@ -27,6 +27,9 @@ const MemoryBytes = memTableBytes*(memTables+1) + blockCacheBytes + indexCacheBy
 // memory, where a full disk ends the process instead of failing a write.
 const minOpenBytes = 32 << 20
 
+// minWriteBytes is the free space below which nothing is written to an open database, for the same reason.
+const minWriteBytes = 8 << 20
+
 // openDB opens the database in path. Commits are not synced one by one: who needs an entry durable
 // calls Sync after it.
 func openDB(path string, log *slog.Logger) (db *badger.DB, err error) {
@@ -53,15 +56,38 @@ func openDB(path string, log *slog.Logger) (db *badger.DB, err error) {
 
 // enoughSpace fails with ENOSPC where the disk of dir is full.
 func enoughSpace(dir string) error {
-	var s syscall.Statfs_t
-	if err := syscall.Statfs(dir, &s); err != nil {
+	if err := needs(dir, minOpenBytes); err != nil {
 		return explain(dir, fmt.Errorf("open repo %s: %w", dir, err))
 	}
-	if free := s.Bavail * uint64(s.Bsize); free < minOpenBytes {
-		return explain(dir, fmt.Errorf("open repo %s: %d MiB are free, %d are needed: %w",
-			dir, free>>20, minOpenBytes>>20, syscall.ENOSPC))
+	return nil
+}
+
+// needs returns an error that wraps ENOSPC when the disk of dir has fewer free bytes than least.
+func needs(dir string, least uint64) error {
+	var s syscall.Statfs_t
+	if err := syscall.Statfs(dir, &s); err != nil {
+		return err
+	}
+	if free := s.Bavail * uint64(s.Bsize); free < least {
+		return fmt.Errorf("%d MiB are free, %d are needed: %w", free>>20, least>>20, syscall.ENOSPC)
 	}
 	return nil
+}
+
+// update commits what fn writes, unless the disk has no room for it.
+func update(db *badger.DB, fn func(txn *badger.Txn) error) error {
+	if err := mayWrite(db); err != nil {
+		return err
+	}
+	return db.Update(fn)
+}
+
+// mayWrite returns an error that wraps ENOSPC when writing could end the process.
+func mayWrite(db *badger.DB) error {
+	if db.Opts().InMemory {
+		return nil
+	}
+	return needs(db.Opts().Dir, minWriteBytes)
 }
 
 // dbError tells a full disk or missing rights from a damaged database.

@@ -71,12 +71,12 @@ func (d *Datastore) view(k ds.Key, f func(*badger.Item) error) error {
 
 // Put stores value under k; it is durable after Sync.
 func (d *Datastore) Put(_ context.Context, k ds.Key, value []byte) error {
-	return d.db.Update(func(txn *badger.Txn) error { return txn.Set(d.key(k), value) })
+	return update(d.db, func(txn *badger.Txn) error { return txn.Set(d.key(k), value) })
 }
 
 // Delete removes k; a missing one is no error.
 func (d *Datastore) Delete(_ context.Context, k ds.Key) error {
-	return d.db.Update(func(txn *badger.Txn) error { return txn.Delete(d.key(k)) })
+	return update(d.db, func(txn *badger.Txn) error { return txn.Delete(d.key(k)) })
 }
 
 // Sync makes every Put and Delete that has returned durable.
@@ -130,4 +130,10 @@ func (b *batch) Put(_ context.Context, k ds.Key, value []byte) error {
 
 func (b *batch) Delete(_ context.Context, k ds.Key) error { return b.wb.Delete(b.d.key(k)) }
 
-func (b *batch) Commit(context.Context) error { return b.wb.Flush() }
+func (b *batch) Commit(context.Context) error {
+	if err := mayWrite(b.d.db); err != nil {
+		b.wb.Cancel()
+		return err
+	}
+	return b.wb.Flush()
+}

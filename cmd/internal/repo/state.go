@@ -47,7 +47,7 @@ func (r *Repo) save(prefix []byte, name string, v any) error {
 	if err != nil {
 		return err
 	}
-	err = r.DB.Update(func(txn *badger.Txn) error { return txn.Set(append(append([]byte{}, prefix...), name...), value) })
+	err = update(r.DB, func(txn *badger.Txn) error { return txn.Set(append(append([]byte{}, prefix...), name...), value) })
 	if err == nil {
 		err = r.DB.Sync()
 	}
@@ -58,7 +58,7 @@ func (r *Repo) save(prefix []byte, name string, v any) error {
 }
 
 func (r *Repo) forget(prefix []byte, name string) error {
-	err := r.DB.Update(func(txn *badger.Txn) error { return txn.Delete(append(append([]byte{}, prefix...), name...)) })
+	err := update(r.DB, func(txn *badger.Txn) error { return txn.Delete(append(append([]byte{}, prefix...), name...)) })
 	if err == nil {
 		err = r.DB.Sync()
 	}
