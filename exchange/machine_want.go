@@ -109,8 +109,15 @@ func (m *machine) seek(w *want) {
 	m.search(w.session, w.CID)
 }
 
-// hasten makes a session look around soon, as it has something to look for.
+// hasten makes a session look around soon, as it has something to look for. Peers that were away for long
+// may be back: they are dialed as soon as that.
 func (m *machine) hasten(s *session) {
+	for _, mb := range s.members {
+		if p := mb.peer; !p.connected && p.redial > m.now+m.limits.RefreshMin {
+			p.redial = m.now + m.limits.RefreshMin
+			m.armPeer(p)
+		}
+	}
 	s.pause = m.limits.RefreshMin
 	if s.timer.at > m.now+s.pause {
 		m.timers.set(&s.timer, m.now+s.pause)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -28,7 +29,7 @@ type ServeConfig struct {
 	SmallBlock     int     // bytes up to which want-have is answered with the block; default 1 KiB, -1 for none
 	MessageBytes   int     // a message is sent when it holds this much; default 1 MiB
 	PeerBytes      int     // read or being sent to one peer; default 4 MiB
-	TotalBytes     int     // the same for all peers; default 32 MiB
+	TotalBytes     int     // the same for all peers, and as much again for those with nothing in flight; default 32 MiB
 	BytesPerSecond float64 // to all peers; 0 is no limit
 	PeerPerSecond  float64 // to one peer; 0 is no limit
 	Workers        int     // readers of the store; default 4
@@ -146,15 +147,14 @@ func (s *server) next() *ledger {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for {
-		switch {
-		case s.stopped:
+		if s.stopped {
 			return nil
-		case len(s.ring) == 0, s.inFlight > 0 && s.inFlight+s.cfg.MessageBytes > s.cfg.TotalBytes:
+		}
+		l := s.turnLocked()
+		if l == nil {
 			s.changed.Wait()
 			continue
 		}
-		l := s.ring[0]
-		s.ring = s.ring[1:]
 		l.onRing = false
 		if l.debt >= s.cfg.MessageBytes {
 			l.debt -= s.cfg.MessageBytes // it had this turn's share before
@@ -168,6 +168,21 @@ func (s *server) next() *ledger {
 		l.readyLocked() // another worker may fill its next message meanwhile
 		return l
 	}
+}
+
+// turnLocked takes the ledger whose turn it is off the ring; nil means that nobody may be served now. Beyond
+// TotalBytes only peers with nothing in flight go on, within as many bytes again: peers that ask and do not read
+// hold up nobody else.
+func (s *server) turnLocked() *ledger {
+	after := s.inFlight + s.cfg.MessageBytes
+	full := s.inFlight > 0 && after > s.cfg.TotalBytes
+	for i, l := range s.ring {
+		if !full || l.inFlight == 0 && after <= 2*s.cfg.TotalBytes {
+			s.ring = slices.Delete(s.ring, i, i+1)
+			return l
+		}
+	}
+	return nil
 }
 
 // takeLocked counts bytes as in flight: a whole message at first, then what it turned out to hold.

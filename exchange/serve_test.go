@@ -257,6 +257,40 @@ func TestServeIsFairAndBounded(t *testing.T) {
 	})
 }
 
+// TestServeBesideGreedyPeers: peers that want everything and take nothing do not keep blocks from one that reads.
+func TestServeBesideGreedyPeers(t *testing.T) {
+	inServer(t, ServeConfig{PeerBytes: 4 << 20, TotalBytes: 6 << 20}, func(t *testing.T, s *server, store *testStore, open func() *served) {
+		var all []blocks.Block
+		for range 8 {
+			all = append(all, rawBlockOf(t, 2<<20))
+			store.add(all[len(all)-1])
+		}
+		for range 2 {
+			greedy := open()
+			greedy.hold = true
+			greedy.receive(wantAll(WantBlock, all...), false)
+		}
+		synctest.Wait()
+		honest := open()
+		honest.receive(wantAll(WantBlock, all...), false)
+		synctest.Wait()
+		honest.mu.Lock()
+		got := 0
+		for _, m := range honest.replies {
+			got += len(m.blocks)
+		}
+		honest.mu.Unlock()
+		if got != len(all) {
+			t.Errorf("the honest peer got %d of %d blocks", got, len(all))
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.inFlight > 2*6<<20+2<<20 {
+			t.Errorf("%d bytes in flight", s.inFlight)
+		}
+	})
+}
+
 func TestServeRateLimit(t *testing.T) {
 	inServer(t, ServeConfig{BytesPerSecond: 1 << 20}, func(t *testing.T, s *server, store *testStore, open func() *served) {
 		p := open()
