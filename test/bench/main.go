@@ -38,6 +38,7 @@ type options struct {
 	list    bool
 	json    bool
 	dir     string // where the scratch directory is made
+	load    string // of the machine, before anything ran
 	profile string // directory for CPU profiles of the nodes; empty: none
 }
 
@@ -121,6 +122,7 @@ func run(ctx context.Context, opt options, out, progress io.Writer) error {
 			return fmt.Errorf("make the directory of profiles: %w", err)
 		}
 	}
+	opt.load = loadAverage()
 	results, err := measure(ctx, opt, progress)
 	if len(results) == 0 && err == nil {
 		return fmt.Errorf("no row matches %q", opt.only)

@@ -96,9 +96,20 @@ func firstLine(s string) string {
 func machine(opt options) string {
 	var u unix.Utsname
 	unix.Uname(&u)
-	return fmt.Sprintf("linux %s, %d cores, %s on %s, file of %s, %s files of %s, %d runs",
-		unix.ByteSliceToString(u.Release[:]), runtime.NumCPU(), fsType(opt.dir), opt.dir,
+	return fmt.Sprintf("linux %s, %d cores, load %s before and %s after, %s on %s, file of %s, %s files of %s, %d runs",
+		unix.ByteSliceToString(u.Release[:]), runtime.NumCPU(), opt.load, loadAverage(), fsType(opt.dir), opt.dir,
 		humanize.IBytes(uint64(opt.size)), humanize.Comma(int64(opt.files)), humanize.IBytes(smallFile), opt.runs)
+}
+
+// loadAverage is how many programs wanted a processor in the last minute:
+// figures taken beside others' work are not this machine's.
+func loadAverage() string {
+	b, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return "unknown"
+	}
+	load, _, _ := strings.Cut(string(b), " ")
+	return load
 }
 
 // fsType names the file system of dir where its magic is a usual one.
