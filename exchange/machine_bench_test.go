@@ -75,7 +75,7 @@ func answerTo(o outgoing, held map[cid.Cid]blocks.Block) (in Incoming) {
 		case WantBlock:
 			in.Blocks = append(in.Blocks, held[e.CID])
 		case WantHave:
-			in.Presences = append(in.Presences, Presence{e.CID, true})
+			in.Presences = append(in.Presences, Presence{CID: e.CID, Have: true})
 		}
 	}
 	return in

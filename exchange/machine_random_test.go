@@ -193,9 +193,9 @@ func (w *world) answers(p peer.ID) {
 		in := Incoming{}
 		switch n := w.random.IntN(4); {
 		case n == 0 && e.SendDontHave:
-			in.Presences = []Presence{{b.Cid(), false}}
+			in.Presences = []Presence{{CID: b.Cid(), Have: false}}
 		case n == 1 && e.Kind == WantHave:
-			in.Presences = []Presence{{b.Cid(), true}}
+			in.Presences = []Presence{{CID: b.Cid(), Have: true}}
 		case n == 2 || e.Kind == WantBlock:
 			in.Blocks = []blocks.Block{b}
 			delete(w.lists[p], b.Cid().KeyString())
@@ -241,7 +241,7 @@ func (w *world) unasked(p peer.ID) {
 	}
 	in := Incoming{Blocks: []blocks.Block{b}}
 	if w.random.IntN(3) == 0 {
-		in = Incoming{Presences: []Presence{{b.Cid(), w.random.IntN(2) == 0}}}
+		in = Incoming{Presences: []Presence{{CID: b.Cid(), Have: w.random.IntN(2) == 0}}}
 	}
 	w.step(receivedEvent{p, in})
 }
@@ -264,7 +264,7 @@ func (w *world) heal() {
 			e, ok := w.lists[angel][b.Cid().KeyString()]
 			switch {
 			case ok && e.Kind == WantHave:
-				w.step(receivedEvent{angel, Incoming{Presences: []Presence{{b.Cid(), true}}}})
+				w.step(receivedEvent{angel, Incoming{Presences: []Presence{{CID: b.Cid(), Have: true}}}})
 			case ok:
 				delete(w.lists[angel], b.Cid().KeyString())
 				w.step(receivedEvent{angel, Incoming{Blocks: []blocks.Block{b}}})

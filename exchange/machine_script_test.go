@@ -167,7 +167,7 @@ func (s *story) message(p peer.ID, kind string, names []string) receivedEvent {
 			delete(s.lists[p], s.cid(n).KeyString())
 			e.message.Blocks = append(e.message.Blocks, s.block(n))
 		} else {
-			e.message.Presences = append(e.message.Presences, Presence{s.cid(n), kind == "have"})
+			e.message.Presences = append(e.message.Presences, Presence{CID: s.cid(n), Have: kind == "have"})
 		}
 	}
 	return e

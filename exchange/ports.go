@@ -19,6 +19,12 @@ var (
 	ErrTimeout = errors.New("no peer gave the block in time")
 	// ErrClosed says that the exchange is not running any more.
 	ErrClosed = errors.New("exchange is closed")
+	// ErrTooDear says that whoever has the block asks more for it than may be paid. Errors that wrap it
+	// are of type [*TooDearError].
+	ErrTooDear = errors.New("too dear")
+	// ErrBudget says that what is left of a budget does not pay for the block. Errors that wrap it are of
+	// type [*BudgetError].
+	ErrBudget = errors.New("budget is used up")
 	// ErrInvalid says that a request can never be fulfilled, such as one for an undefined CID.
 	ErrInvalid = errors.New("invalid request")
 )
@@ -56,10 +62,12 @@ type Entry struct {
 	SendDontHave bool // the peer should say so when it does not have the block
 }
 
-// Presence is a peer's word on whether it has a block.
+// Presence is a peer's word on whether it has a block, and for how much.
 type Presence struct {
-	CID  cid.Cid
-	Have bool
+	CID   cid.Cid
+	Have  bool
+	Price Amount // of this block; 0 is free
+	Bytes uint64 // the block's length; 0 is unknown
 }
 
 // Incoming is one decoded message of a peer. Blocks are already verified against CIDs computed from

@@ -235,14 +235,14 @@ func (p *simPeer) read(entries []Entry) (presences []Presence) {
 		case p.hung:
 		case p.promises:
 			if e.Kind == WantHave {
-				presences = append(presences, Presence{e.CID, true})
+				presences = append(presences, Presence{CID: e.CID, Have: true})
 			}
 		case b == nil || p.denies:
 			if e.SendDontHave && !p.old {
-				presences = append(presences, Presence{e.CID, false})
+				presences = append(presences, Presence{CID: e.CID, Have: false})
 			}
 		case e.Kind == WantHave && !p.old:
-			presences = append(presences, Presence{e.CID, true})
+			presences = append(presences, Presence{CID: e.CID, Have: true})
 		default:
 			p.queue = append(p.queue, b)
 		}
