@@ -87,7 +87,7 @@ func (d *distant) readsLikeNative(t *testing.T, source, m string) {
 		}
 	}
 	d.MustSh(`test "$(du -s "$1" | cut -f1)" -gt 100000`, m)
-	d.MustSh(`df -T "$1" | grep -q fuse.holdfast; df -i "$1"; stat -f "$1"`, m)
+	d.MustSh(`df -T "$1" | grep fuse.holdfast > /dev/null; df -i "$1"; stat -f "$1"`, m)
 }
 
 // isReadOnly tries to change the mount.
@@ -125,7 +125,7 @@ func TestExecutables(t *testing.T) {
 	dir := s.Mkdir("bin")
 	s.MustSh(`cp "$(command -v sha256sum)" "$1/hash"; cp "$2" "$1/holdfast"; printf '#!/bin/sh\necho "$0 $1"\n' > "$1/script"; chmod 755 "$1"/*; echo data > "$1/data"`, dir, s.Bin)
 	m := b.Mount("run", a.Add(dir, "--preserve"))
-	s.MustSh(`test "$("$1/hash" < "$1/data")" = "$(sha256sum < "$1/data")"; "$1/holdfast" --help | grep -q mount; test "$("$1/script" arg)" = "$1/script arg"; ! test -x "$1/data"`, m)
+	s.MustSh(`test "$("$1/hash" < "$1/data")" = "$(sha256sum < "$1/data")"; "$1/holdfast" --help | grep mount > /dev/null; test "$("$1/script" arg)" = "$1/script arg"; ! test -x "$1/data"`, m)
 }
 
 // TestNamespaceMount reads any CID below one mount.

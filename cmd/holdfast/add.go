@@ -74,8 +74,12 @@ func (a *app) add(ctx context.Context, c *api.Client, paths []string, f addFlags
 	}
 	bar := ui.NewBar(a.err, "add", total)
 	defer bar.End()
+	if lane, err := c.OpenFileLane(ctx); err == nil { // else all bytes go through the stream
+		defer lane.Close()
+		f.Lane = lane
+	}
 	added, err := send(ctx, c, someOf(paths), f.AddOptions, func(w io.Writer) error {
-		return api.Pack(ctx, w, paths, api.PackOptions{Strict: f.strict, Progress: bar.Add, Skipped: func(path string, why error) {
+		return api.Pack(ctx, w, paths, api.PackOptions{Strict: f.strict, Progress: bar.Add, Lane: f.Lane, Skipped: func(path string, why error) {
 			bar.Note(a.err, "holdfast: left out %s: %v", ui.Printable(path), why)
 		}})
 	})
@@ -108,7 +112,9 @@ func send(ctx context.Context, c *api.Client, what string, opts api.AddOptions, 
 	go func() {
 		err := write(out)
 		written <- err // before anybody sees the end: who fails first says why
-		out.CloseWithError(err)
+		if !errors.Is(err, api.ErrTakesNoMore) {
+			out.CloseWithError(err)
+		} // else the node's answer is on its way, and an end here would come before it
 	}()
 	ended := make(chan struct{})
 	defer close(ended)
@@ -118,11 +124,11 @@ func send(ctx context.Context, c *api.Client, what string, opts api.AddOptions, 
 		case <-c.Lost():
 		case <-ended:
 		}
-		in.CloseWithError(errNodeFailed)
+		in.CloseWithError(api.ErrTakesNoMore)
 	}()
 	added, err := c.Add(ctx, in, opts)
-	in.CloseWithError(errNodeFailed)
-	if werr := outcome(written, err); werr != nil && !errors.Is(werr, errNodeFailed) && !errors.Is(werr, io.ErrClosedPipe) {
+	in.CloseWithError(api.ErrTakesNoMore)
+	if werr := outcome(written, err); werr != nil && !errors.Is(werr, api.ErrTakesNoMore) && !errors.Is(werr, io.ErrClosedPipe) {
 		return nil, werr
 	}
 	if err != nil {
@@ -152,8 +158,6 @@ func someOf(paths []string) string {
 	}
 	return fmt.Sprintf("%s and %d more", paths[0], len(paths)-1)
 }
-
-var errNodeFailed = errors.New("the node takes no more")
 
 // nameOf is what a path is called when it stands for a root.
 func nameOf(path string) string {

@@ -19,6 +19,9 @@ type TarOptions struct {
 	// Skip is told of each entry that a UnixFS tree cannot hold: a special file, a name that is not UTF-8, a path with
 	// "..", a hard link to nothing. The error it returns, if any, ends the import. Without Skip such an entry ends it.
 	Skip func(path string, reason error) error
+	// Content, if set, returns what the entry of a regular file stands for, and its length in bytes. Otherwise that is
+	// what the stream holds.
+	Content func(ctx context.Context, h *tar.Header, r io.Reader) (io.Reader, int64, error)
 	// MaxEntries bounds the number of entries; default 32 million.
 	MaxEntries int
 }
@@ -36,6 +39,9 @@ type Root struct {
 func (b *Builder) Tar(ctx context.Context, r io.Reader, opts TarOptions) ([]Root, error) {
 	if opts.MaxEntries <= 0 {
 		opts.MaxEntries = maxTarEntries
+	}
+	if opts.Content == nil {
+		opts.Content = func(_ context.Context, h *tar.Header, r io.Reader) (io.Reader, int64, error) { return r, h.Size, nil }
 	}
 	if opts.Skip == nil {
 		opts.Skip = func(path string, reason error) error { return fmt.Errorf("%q: %w", path, reason) }
@@ -128,7 +134,11 @@ func (t *tarImport) entry(ctx context.Context, h *tar.Header, r io.Reader) (reas
 		return t.makeDir(names, meta), nil
 	case tar.TypeReg, tar.TypeGNUSparse:
 		return t.place(names, func(d *tarDir, name string) error {
-			return t.files.add(ctx, d.dir, name, r, h.Size, meta)
+			content, size, err := t.opts.Content(ctx, h, r)
+			if err != nil {
+				return err
+			}
+			return t.files.add(ctx, d.dir, name, content, size, meta)
 		})
 	case tar.TypeSymlink:
 		return t.place(names, func(d *tarDir, name string) error {

@@ -23,6 +23,7 @@ var ErrNoNode = errors.New("no node runs in this repo")
 
 // Client talks to the owner of a repo. Its methods may be called by many; they end with their ctx.
 type Client struct {
+	path string // of the socket
 	http *http.Client
 	lost chan struct{} // closed when a hold has ended
 }
@@ -38,7 +39,7 @@ func Dial(ctx context.Context, path string) (*Client, error) {
 		return nil, hint.Add(err, "the node at %s may belong to another user", path)
 	}
 	probe.Close()
-	return &Client{lost: make(chan struct{}), http: &http.Client{Transport: &http.Transport{
+	return &Client{path: path, lost: make(chan struct{}), http: &http.Client{Transport: &http.Transport{
 		DialContext:        func(ctx context.Context, _, _ string) (net.Conn, error) { return dialSocket(ctx, path) },
 		WriteBufferSize:    256 << 10,
 		ReadBufferSize:     256 << 10,
@@ -216,6 +217,9 @@ func (c *Client) GC(ctx context.Context) (GCResult, error) {
 func (c *Client) Add(ctx context.Context, tar io.Reader, opts AddOptions) (roots []Added, err error) {
 	query := url.Values{"preserve": {strconv.FormatBool(opts.Preserve)}, "pin": {strconv.FormatBool(opts.Pin)},
 		"raw": {strconv.FormatBool(opts.Raw)}}
+	if opts.Lane != nil {
+		query.Set("lane", opts.Lane.name)
+	}
 	resp, err := c.request(ctx, "POST", "/v1/add", query, tar)
 	if err != nil {
 		return nil, err

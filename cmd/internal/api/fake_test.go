@@ -29,6 +29,7 @@ type fakeNode struct {
 	breakAt int // content ends with an error here, if above 0
 	entries []Entry
 	tar     func(io.Writer) error
+	addTar  func(io.Reader, AddOptions) error // takes what is added, if set
 
 	mu       sync.Mutex
 	requests []string
@@ -105,8 +106,14 @@ func (f *fakeNode) Add(_ context.Context, r io.Reader, opts AddOptions) ([]Added
 	if f.fail != nil {
 		return nil, f.note("add")
 	}
-	_, err := io.Copy(&f.added, r)
-	return []Added{{Name: "0", CID: root}}, errors.Join(err, f.note("add %+v", opts))
+	var err error
+	if f.addTar != nil {
+		err = f.addTar(r, opts)
+	} else {
+		_, err = io.Copy(&f.added, r)
+	}
+	noted := f.note("add preserve=%v pin=%v raw=%v", opts.Preserve, opts.Pin, opts.Raw)
+	return []Added{{Name: "0", CID: root}}, errors.Join(err, noted)
 }
 
 func (f *fakeNode) Mount(_ context.Context, req MountRequest) (Mount, error) {

@@ -1,8 +1,10 @@
 package api
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 )
 
@@ -51,7 +53,20 @@ func (s *Server) stat(w http.ResponseWriter, r *http.Request) error {
 func (s *Server) add(w http.ResponseWriter, r *http.Request) error {
 	q := r.URL.Query()
 	opts := AddOptions{Preserve: q.Get("preserve") == "true", Pin: q.Get("pin") == "true", Raw: q.Get("raw") == "true"}
-	v, err := s.node.Add(r.Context(), r.Body, opts)
+	var l *lane
+	if name := q.Get("lane"); name != "" {
+		if l = s.lanes.take(name); l == nil {
+			return &Error{Code: CodeUsage, Message: "add: there is no such file lane"}
+		}
+		defer l.close()
+		// A failure is answered while the client waits for its file to be read, not for the end of the stream.
+		if err := http.NewResponseController(w).EnableFullDuplex(); err != nil {
+			return fmt.Errorf("add: %w", err)
+		}
+	}
+	opts.Content = l.content
+	// Headers of small files come in many small pieces.
+	v, err := s.node.Add(r.Context(), bufio.NewReaderSize(r.Body, packBytes), opts)
 	return answer(w, v, err)
 }
 

@@ -2,6 +2,7 @@ package api
 
 import (
 	"archive/tar"
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -12,8 +13,6 @@ import (
 	"strconv"
 	"syscall"
 	"unicode/utf8"
-
-	"github.com/holdfastfs/holdfast/cmd/internal/hint"
 )
 
 // ErrStrict says that something was met that can't be added, and nothing may be left out.
@@ -26,13 +25,18 @@ type PackOptions struct {
 	Strict   bool                         // fail on what can't be added
 	Skipped  func(path string, why error) // told of what was left out; not nil
 	Progress func(bytes int)              // told of file bytes as they go; may be nil
+	Lane     *FileLane                    // for large files, where the node can read them; may be nil
 }
+
+// packBytes is how much of the stream goes on at once: small files cost more by their number than by their bytes.
+const packBytes = 256 << 10
 
 // Pack writes files and trees as one tar stream: the i-th path is the entry "i", what lies below it "i/name".
 // Symbolic links are followed where they are a path itself, and kept below. Pipes, sockets, devices and names
 // that UnixFS can't hold, and what goes away meanwhile, are left out, unless a path itself is one.
 func Pack(ctx context.Context, w io.Writer, paths []string, opts PackOptions) error {
-	p := &packer{ctx: ctx, tar: tar.NewWriter(w), opts: opts, buf: make([]byte, streamBytes)}
+	out := bufio.NewWriterSize(w, packBytes)
+	p := &packer{ctx: ctx, out: out, tar: tar.NewWriter(out), opts: opts, buf: make([]byte, streamBytes)}
 	for i, path := range paths {
 		st, err := os.Stat(path)
 		if err != nil {
@@ -45,7 +49,7 @@ func Pack(ctx context.Context, w io.Writer, paths []string, opts PackOptions) er
 			return err
 		}
 	}
-	if err := p.tar.Close(); err != nil {
+	if err := errors.Join(p.tar.Close(), out.Flush()); err != nil {
 		return fmt.Errorf("add: %w", err)
 	}
 	return nil
@@ -53,7 +57,8 @@ func Pack(ctx context.Context, w io.Writer, paths []string, opts PackOptions) er
 
 type packer struct {
 	ctx  context.Context
-	tar  *tar.Writer
+	out  *bufio.Writer
+	tar  *tar.Writer // into out
 	opts PackOptions
 	buf  []byte
 }
@@ -137,6 +142,9 @@ func (p *packer) file(path string, h *tar.Header) error {
 		return fmt.Errorf("add %s: %w", path, cause(err))
 	}
 	h.Size = st.Size()
+	if p.opts.Lane != nil && h.Size >= passFrom && passable(f) {
+		return p.pass(path, h, f)
+	}
 	if err := p.header(path, h); err != nil {
 		return err
 	}
@@ -145,7 +153,7 @@ func (p *packer) file(path string, h *tar.Header) error {
 		n, err := io.ReadFull(in, p.buf[:min(left, int64(len(p.buf)))])
 		if err != nil {
 			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-				return hint.Add(fmt.Errorf("add %s: it became shorter while it was read", path), "add it again when nobody writes to it")
+				return errShorter(path)
 			}
 			return fmt.Errorf("add %s: %w", path, cause(err))
 		}
@@ -156,6 +164,27 @@ func (p *packer) file(path string, h *tar.Header) error {
 			p.opts.Progress(n)
 		}
 		left -= int64(n)
+	}
+	return nil
+}
+
+// pass writes an entry without bytes, and hands the file to the node.
+func (p *packer) pass(path string, h *tar.Header, f *os.File) error {
+	h.PAXRecords = map[string]string{paxFile: path, paxBytes: strconv.FormatInt(h.Size, 10)}
+	size := h.Size
+	h.Size = 0
+	if err := p.header(path, h); err != nil {
+		return err
+	}
+	err := p.tar.Flush()
+	if err == nil {
+		err = p.out.Flush()
+	}
+	if err == nil {
+		err = p.opts.Lane.pass(f, size, p.opts.Progress)
+	}
+	if err != nil {
+		return p.writeError(path, err)
 	}
 	return nil
 }

@@ -23,6 +23,8 @@ type Server struct {
 	stop context.CancelFunc // ends running requests
 	work sync.WaitGroup     // running requests; joined under mu unless ended
 
+	lanes lanes
+
 	mu      sync.Mutex // guards what follows
 	holders int
 	closing bool          // nobody may hold any more
@@ -163,6 +165,7 @@ func (s *Server) routes() http.Handler {
 		"GET /v1/tar/{cid}":            s.export,
 		"GET /content/{cid}":           s.content,
 		"POST /v1/add":                 s.add,
+		"POST /v1/files":               s.lane,
 		"GET /v1/mounts":               s.mounts,
 		"POST /v1/mounts":              s.mount,
 		"DELETE /v1/mounts":            s.unmount,

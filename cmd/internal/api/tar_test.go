@@ -248,7 +248,7 @@ func TestAddStreams(t *testing.T) {
 	if err != nil || len(added) != 1 || f.added.Len() != 1<<20 {
 		t.Errorf("%v, %v, %d bytes arrived", added, err, f.added.Len())
 	}
-	if got := f.requests[0]; got != "add {Preserve:false Pin:true Raw:true}" {
+	if got := f.requests[0]; got != "add preserve=false pin=true raw=true" {
 		t.Errorf("options arrived as %s", got)
 	}
 	f.fail = &Error{Code: CodeFull, Message: "store is full"}

@@ -1,6 +1,11 @@
 package api
 
-import "time"
+import (
+	"archive/tar"
+	"context"
+	"io"
+	"time"
+)
 
 // ID is who a node is.
 type ID struct {
@@ -29,6 +34,11 @@ type AddOptions struct {
 	Preserve bool // keep modes and times
 	Pin      bool // keep the blocks until unpinned
 	Raw      bool // the stream is one file's content, no tar
+
+	// Lane, if set, carries the descriptors of what [Pack] was told to pass on it. The client alone sets it.
+	Lane *FileLane
+	// Content returns what the entry of a regular file stands for, and its length in bytes. The server sets it.
+	Content func(ctx context.Context, h *tar.Header, r io.Reader) (io.Reader, int64, error)
 }
 
 // Added is one imported root.

@@ -80,7 +80,7 @@ func (n *Node) lost(err error) error {
 
 func importRoots(ctx context.Context, b *dag.Builder, r io.Reader, opts api.AddOptions) ([]dag.Root, error) {
 	if !opts.Raw {
-		return b.Tar(ctx, r, dag.TarOptions{})
+		return b.Tar(ctx, r, dag.TarOptions{Content: opts.Content})
 	}
 	link, err := b.File(ctx, r, -1, dag.Meta{})
 	if err != nil {
