@@ -139,7 +139,7 @@ func TestLoseAnyMOfLongBlocks(t *testing.T) {
 	for _, km := range [][2]int{{4, 2}, {16, 4}} {
 		r, c := seeded(t), mustCodec(t, km[0], km[1])
 		for range 10 {
-			shards := makeStripe(t, r, c, 1+r.IntN(km[0]), 3*narrowStep+r.IntN(100))
+			shards := makeStripe(t, r, c, 1+r.IntN(km[0]), 3*step+r.IntN(100))
 			checkLoss(t, r, c, shards, r.Perm(len(shards))[:km[1]])
 		}
 	}
