@@ -4,16 +4,51 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/ipfs/go-cid"
 )
 
 // DownloadOptions say how a download is done.
 type DownloadOptions struct {
-	// TotalBytes is what the whole DAG is known to have, for Progress; 0 when unknown.
+	// TotalBytes is what the whole download is known to have, for Progress; 0 when unknown.
 	TotalBytes uint64
+	// RootOnly fetches the root block alone. Offset and Length are ignored then.
+	RootOnly bool
+	// Offset and Length, in bytes from the start of what the root is, fetch a range of a file: the nodes
+	// above the range and the leaves that hold it. A Length of 0 reaches to the end.
+	Offset, Length uint64
+}
+
+// part says what of a DAG is downloaded: all, the root alone, or bytes of a file. end is past the last.
+type part struct {
+	rootOnly   bool
+	start, end uint64
+}
+
+// wholeDAG is the part that is the whole DAG.
+var wholeDAG = part{end: math.MaxUint64}
+
+// part returns what the options ask for. Equal parts have equal values.
+func (o DownloadOptions) part() part {
+	p := part{start: o.Offset, end: math.MaxUint64}
+	if o.RootOnly {
+		return part{rootOnly: true}
+	}
+	if o.Length > 0 && o.Length < math.MaxUint64-o.Offset {
+		p.end = o.Offset + o.Length
+	}
+	return p
+}
+
+// downloadKey tells downloads apart: equal ones are shared.
+type downloadKey struct {
+	root cid.Cid
+	part part
 }
 
 // Progress says how far a download has come. A block that the DAG links twice counts twice.
@@ -27,7 +62,7 @@ type Progress struct {
 	Done        bool   // the download has ended, with or without success
 }
 
-// Download is one caller's interest in the download of a DAG. Callers that want the same DAG share
+// Download is one caller's interest in a download. Callers that want the same of the same DAG share
 // one. All methods are safe for concurrent use.
 type Download struct {
 	shared *transfer
@@ -40,9 +75,10 @@ type Download struct {
 // errWithdrawn is why a download ends that nobody wants any more.
 var errWithdrawn = errors.New("download was cancelled")
 
-// Download begins to fetch a whole DAG into the store, or joins whoever is doing so already. Blocks
-// that are in the store are walked and not fetched. The interest ends with ctx or with Cancel; when
-// nobody has any, the download is given up. Root blocks of any codec known to Config.Links will do.
+// Download begins to fetch a DAG, or what the options say of it, into the store, or joins whoever is doing
+// so already. Links are followed as they are learned, breadth first. Blocks that are in the store are walked and not fetched. The interest ends with ctx or with Cancel; when
+// nobody has any, the download is given up. Root blocks of any codec known to Config.Links will do. A
+// block that is too dear ends it: see [Exchange.Fetch].
 func (e *Exchange) Download(ctx context.Context, root Want, opts DownloadOptions) (*Download, error) {
 	switch {
 	case !root.CID.Defined():
@@ -107,21 +143,26 @@ func (d *Download) Events() <-chan Progress {
 	return d.events
 }
 
-// downloads are the transfers that have not ended, by root.
+// downloads are the transfers that have not ended.
 type downloads struct {
 	places chan struct{} // a place for each that may run
 	// mu guards what follows. It is taken before transfer.mu.
-	mu     sync.Mutex
-	byRoot map[cid.Cid]*transfer
-	closed bool
+	mu        sync.Mutex
+	open      map[downloadKey]*transfer
+	closed    bool
+	firstByte Histogram
 }
 
 // transfer is the download of one DAG on behalf of everybody who wants it.
 type transfer struct {
 	root   Want
+	part   part
+	begun  time.Time
 	cancel context.CancelCauseFunc
 	done   chan struct{}
 	err    error // set before done is closed
+
+	under, links, nodes atomic.Int64 // wants under way, links that wait, nodes remembered
 
 	// mu guards what follows.
 	mu       sync.Mutex
@@ -136,12 +177,13 @@ func (ds *downloads) join(ctx context.Context, e *Exchange, root Want, opts Down
 	if ds.closed {
 		return nil, fmt.Errorf("download %s: %w", root.CID, ErrClosed)
 	}
-	t := ds.byRoot[root.CID]
+	key := downloadKey{root.CID, opts.part()}
+	t := ds.open[key]
 	if t == nil {
-		t = &transfer{root: root, done: make(chan struct{})}
+		t = &transfer{root: root, part: key.part, begun: time.Now(), done: make(chan struct{})}
 		var life context.Context
 		life, t.cancel = context.WithCancelCause(e.life)
-		ds.byRoot[root.CID] = t
+		ds.open[key] = t
 		e.tasks.Go(func() { ds.run(life, e, t) })
 	}
 	return ds.share(ctx, t, opts), nil
@@ -171,9 +213,7 @@ func (ds *downloads) part(t *transfer, d *Download) {
 	}
 	t.mu.Unlock()
 	if last {
-		if ds.byRoot[t.root.CID] == t {
-			delete(ds.byRoot, t.root.CID)
-		}
+		ds.forgetLocked(t)
 		t.cancel(errWithdrawn)
 	}
 }
@@ -190,11 +230,16 @@ func (ds *downloads) run(ctx context.Context, e *Exchange, t *transfer) {
 		err = context.Cause(ctx)
 	}
 	ds.mu.Lock()
-	if ds.byRoot[t.root.CID] == t {
-		delete(ds.byRoot, t.root.CID)
-	}
+	ds.forgetLocked(t)
 	ds.mu.Unlock()
 	t.finish(err)
+}
+
+// forgetLocked lets whoever wants the same begin anew.
+func (ds *downloads) forgetLocked(t *transfer) {
+	if key := (downloadKey{t.root.CID, t.part}); ds.open[key] == t {
+		delete(ds.open, key)
+	}
 }
 
 // close lets no further download begin. Those under way end with the exchange's life.
@@ -204,11 +249,18 @@ func (ds *downloads) close() {
 	ds.closed = true
 }
 
-// count returns how many downloads have not ended.
-func (ds *downloads) count() int {
+// figures returns how many downloads have not ended, and how long their first blocks took.
+func (ds *downloads) figures() (int, Histogram) {
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
-	return len(ds.byRoot)
+	return len(ds.open), ds.firstByte
+}
+
+// began notes that the first block of a transfer came from a peer.
+func (ds *downloads) began(t *transfer) {
+	ds.mu.Lock()
+	defer ds.mu.Unlock()
+	ds.firstByte.observe(time.Since(t.begun))
 }
 
 // publish lets f change the progress and tells everybody who listens. It never waits for them.

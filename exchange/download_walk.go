@@ -33,6 +33,7 @@ type walk struct {
 	seen    map[[2]uint64]struct{} // inner nodes that were taken
 	seeds   [2]maphash.Seed
 	under   int    // wants under way
+	begun   bool   // a block came from a peer
 	watch   func() // for tests: called after every outcome
 
 	checks   chan step
@@ -101,6 +102,7 @@ func (w *walk) drive(ctx context.Context) error {
 			w.under++
 			w.checks <- next // there is room for all that may be under way
 		}
+		w.tell()
 		if w.under == 0 {
 			return nil
 		}
@@ -118,6 +120,13 @@ func (w *walk) drive(ctx context.Context) error {
 	}
 }
 
+// tell lets others know how much of its limits the walk uses.
+func (w *walk) tell() {
+	w.t.under.Store(int64(w.under))
+	w.t.links.Store(int64(w.waiting))
+	w.t.nodes.Store(int64(len(w.seen)))
+}
+
 // took takes in what became of a step.
 func (w *walk) took(o outcome) error {
 	w.under--
@@ -126,6 +135,10 @@ func (w *walk) took(o outcome) error {
 	}
 	if o.err != nil {
 		return o.err
+	}
+	if o.fresh != nil && !w.begun {
+		w.begun = true
+		w.e.downloads.began(w.t)
 	}
 	if len(o.children) > 0 {
 		if w.waiting >= w.limit {
@@ -267,7 +280,11 @@ func (w *walk) fetch(ctx context.Context, s step) {
 // fetched is the outcome of a request. A download is for the store: a block that can't be kept fails it.
 func (w *walk) fetched(s step, b blocks.Block, err error) outcome {
 	o := outcome{step: s}
-	if err != nil {
+	switch {
+	case b == nil:
+		o.err = fetchError(s.want.CID, err)
+		return o
+	case err != nil:
 		o.err = fmt.Errorf("keep block %s: %w", s.want.CID, err)
 		return o
 	}
@@ -278,10 +295,35 @@ func (w *walk) fetched(s step, b blocks.Block, err error) outcome {
 // expand takes a block's links in.
 func (w *walk) expand(o *outcome, b blocks.Block) {
 	o.bytes = len(b.RawData())
-	if o.want.CID.Prefix().Codec == cid.Raw {
+	if o.want.CID.Prefix().Codec == cid.Raw || w.t.part.rootOnly {
 		return
 	}
-	if o.children, o.err = w.e.cfg.Links(o.want, b); o.err != nil {
+	if o.children, o.err = w.e.cfg.Links(o.want, b); o.err == nil && w.t.part != wholeDAG {
+		o.children, o.err = w.within(o.children)
+	}
+	if o.err != nil {
 		o.err = fmt.Errorf("follow links of block %s: %w", o.want.CID, o.err)
 	}
+}
+
+// within returns those of a file node's links that hold bytes of the part. What is said to be empty has no
+// place in a file, and nor has anything in a directory.
+func (w *walk) within(links []Want) ([]Want, error) {
+	base := w.t.root.Place.Offset
+	var in []Want
+	file := len(links) == 0
+	for _, c := range links {
+		p := c.Place
+		if !p.File.Defined() || p.Offset < base {
+			continue
+		}
+		file = true
+		if at := p.Offset - base; at < w.t.part.end && at+p.Bytes > w.t.part.start {
+			in = append(in, c)
+		}
+	}
+	if !file {
+		return nil, fmt.Errorf("%w: bytes from %d of what is not a file", ErrInvalid, w.t.part.start)
+	}
+	return in, nil
 }

@@ -24,8 +24,10 @@ type Config struct {
 	Links func(Want, blocks.Block) ([]Want, error)
 	// Announcer takes announcements; by default they go to Providers at once and may fail.
 	Announcer Announcer
-	Limits    Limits       // zero fields take their defaults
-	Logger    *slog.Logger // default: nothing is logged
+	// Purse pays for blocks. Without one nothing is bought, whatever the limits allow.
+	Purse  Purse
+	Limits Limits       // zero fields take their defaults
+	Logger *slog.Logger // default: nothing is logged
 }
 
 // Announcer makes known that this node holds content.
@@ -48,12 +50,13 @@ type Exchange struct {
 	questions chan func(*machine) // about the machine
 	storing   *stage
 	storeBad  atomic.Bool // the last Put failed
+	till      *till
 
 	life    context.Context // Run's; set before running is closed
 	running chan struct{}   // closed when Run begins
 	done    chan struct{}   // closed when Run has ended
 	begun   atomic.Bool
-	tasks   sync.WaitGroup // dials, searches, store workers, downloads
+	tasks   sync.WaitGroup // dials, searches, store workers, downloads, payments
 
 	downloads downloads
 }
@@ -72,6 +75,9 @@ func New(cfg Config) (*Exchange, error) {
 	if err := limits.validate(); err != nil {
 		return nil, fmt.Errorf("make exchange: %w", err)
 	}
+	if cfg.Purse == nil {
+		limits.Spending = Spending{}
+	}
 	e := &Exchange{
 		cfg: cfg, limits: limits, log: cfg.Logger,
 		slots:     make(chan struct{}, limits.Wants),
@@ -85,8 +91,8 @@ func New(cfg Config) (*Exchange, error) {
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
 	}
-	e.storing = newStage()
-	e.downloads = downloads{byRoot: make(map[cid.Cid]*transfer), places: make(chan struct{}, limits.Downloads)}
+	e.storing, e.till = newStage(), newTill()
+	e.downloads = downloads{open: make(map[downloadKey]*transfer), places: make(chan struct{}, limits.Downloads)}
 	return e, nil
 }
 
@@ -134,7 +140,7 @@ func (e *Exchange) Announce(ctx context.Context, c cid.Cid) error {
 func (e *Exchange) Stats() Stats {
 	var s Stats
 	e.ask(func(m *machine) { s = m.figures() })
-	s.Downloads = e.downloads.count()
+	s.Downloads, s.FirstByte = e.downloads.figures()
 	return s
 }
 

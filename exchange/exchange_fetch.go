@@ -15,7 +15,8 @@ import (
 // Fetch returns a block that peers have. Callers that want the same block share one fetch. The block
 // is verified and was given to the store; one that the store refused is returned all the same. Fetch
 // does not look into the store first. It waits until somebody delivers or ctx ends; after a deadline
-// the error wraps [ErrTimeout].
+// the error wraps [ErrTimeout]. It fails soon, with an error that wraps [ErrTooDear] or [ErrBudget], when
+// everybody who has the block wants more for it than may be paid.
 func (e *Exchange) Fetch(ctx context.Context, w Want) (blocks.Block, error) {
 	if b, err := answerLocally(w.CID); b != nil || err != nil {
 		return b, err
@@ -32,6 +33,10 @@ func (e *Exchange) Fetch(ctx context.Context, w Want) (blocks.Block, error) {
 	}
 	select {
 	case r := <-got:
+		if r.err == errDeadline {
+			<-ctx.Done() // it is the deadline of ctx, which knows its cause
+			r.err = context.Cause(ctx)
+		}
 		if r.block == nil {
 			return nil, fetchError(w.CID, r.err)
 		}
@@ -59,8 +64,9 @@ func (e *Exchange) request(ctx context.Context, id intentID, w Want, bulk bool, 
 	case <-e.done:
 		return ErrClosed
 	}
+	deadline, _ := ctx.Deadline()
 	select {
-	case e.requests <- request{wantEvent{id, w, bulk}, caller{deliver}}:
+	case e.requests <- request{wantEvent{intent: id, want: w, bulk: bulk}, deadline, caller{deliver}}:
 		return nil
 	case <-ctx.Done():
 		<-e.slots

@@ -18,8 +18,9 @@ type caller struct {
 
 // request is a caller's want on its way to the loop.
 type request struct {
-	event  wantEvent
-	caller caller
+	event    wantEvent
+	deadline time.Time // zero: none
+	caller   caller
 }
 
 // loop owns the machine. Nothing in it blocks but the wait for the next event.
@@ -28,6 +29,7 @@ type loop struct {
 	machine *machine
 	start   time.Time
 	callers map[intentID]caller
+	day     int64 // since 1970, of the last dayEvent
 }
 
 // run feeds the machine until ctx ends. Then every caller is told.
@@ -62,7 +64,7 @@ func (l *loop) wait(ctx context.Context, alarm *time.Timer) bool {
 		l.machine.Step(v)
 	case v := <-l.answers:
 		l.tick()
-		l.machine.Step(v)
+		l.answered(v)
 	}
 	l.more()
 	return true
@@ -85,20 +87,35 @@ func (l *loop) more() {
 		case v := <-l.network():
 			l.machine.Step(v)
 		case v := <-l.answers:
-			l.machine.Step(v)
+			l.answered(v)
 		default:
 			return
 		}
 	}
 }
 
-func (l *loop) tick() { l.machine.Tick(time.Since(l.start)) }
+func (l *loop) tick() {
+	l.machine.Tick(time.Since(l.start))
+	l.countDay(false)
+}
+
+// answered takes in how a dial, a search, a payment, or the store went.
+func (l *loop) answered(v any) {
+	l.machine.Step(v)
+	if p, ok := v.(paidEvent); ok && p.err == nil {
+		l.countDay(true)
+	}
+}
 
 // request takes in what a caller wants, or wants no more.
 func (l *loop) request(v any) {
 	switch v := v.(type) {
 	case request:
 		l.callers[v.event.intent] = v.caller
+		l.openAccount(v.event.want)
+		if !v.deadline.IsZero() {
+			v.event.deadline = max(1, v.deadline.Sub(l.start))
+		}
 		l.machine.Step(v.event)
 	case forgetEvent:
 		if _, ok := l.callers[v.intent]; ok {
@@ -141,6 +158,9 @@ func (l *loop) act(ctx context.Context, r ready) {
 				c.deliver(res.block, res.err)
 			}
 		}
+	}
+	for _, p := range l.till.add(r.payments) {
+		l.tasks.Go(func() { l.payDues(ctx, p) })
 	}
 	for _, c := range r.searches {
 		l.tasks.Go(func() { l.runSearch(ctx, c) })

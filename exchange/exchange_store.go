@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/ipfs/go-cid"
 )
@@ -21,6 +22,7 @@ type stage struct {
 	mu    sync.Mutex
 	queue []Arrival
 	some  chan struct{} // has an element when the queue may have one
+	busy  atomic.Int64  // workers in Store.Put
 }
 
 func newStage() *stage { return &stage{some: make(chan struct{}, 1)} }
@@ -77,7 +79,9 @@ func (s *stage) cut() []Arrival {
 // storeArrivals writes batches until ctx ends.
 func (e *Exchange) storeArrivals(ctx context.Context) {
 	for batch := e.storing.take(ctx); batch != nil; batch = e.storing.take(ctx) {
+		e.storing.busy.Add(1)
 		err := e.cfg.Store.Put(ctx, batch)
+		e.storing.busy.Add(-1)
 		if bad := err != nil && ctx.Err() == nil; e.storeBad.Swap(bad) != bad && bad {
 			e.log.Error("fetched blocks can't be kept: they are passed on, and fetched again when needed", "op", "put", "err", err)
 		}

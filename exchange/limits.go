@@ -28,6 +28,11 @@ type Limits struct {
 
 	IdlePeer time.Duration // after this without use a peer is no longer protected; default 10 s
 
+	Spending  Spending // what may be paid for a dataset, unless SetSpending says otherwise; default: nothing
+	DayBudget Amount   // the most that all datasets together may cost a day (UTC); default 0: no more bounds than theirs
+	Accounts  int      // datasets whose spending is known; default 1,024
+	PeerDues  int      // blocks of one peer not yet paid for, after which no more is bought of it; default 1,024
+
 	Dials           int // in parallel; default 8
 	DialsPerSession int // of one session in parallel; default 5
 
@@ -78,6 +83,8 @@ func (l Limits) withDefaults() Limits {
 	count(&l.KnownPeers, 1024)
 	count(&l.Sessions, 256)
 	span(&l.IdlePeer, 10*time.Second)
+	count(&l.Accounts, 1024)
+	count(&l.PeerDues, 1024)
 	count(&l.Dials, 8)
 	count(&l.DialsPerSession, 5)
 	count(&l.Searches, 8)
@@ -121,6 +128,7 @@ func (l Limits) validate() error {
 		int64(l.HaveTimeout), int64(l.TimeoutMin), int64(l.TimeoutMax), int64(l.ResendEvery), int64(l.Retries), int64(l.RetryDelay),
 		int64(l.RefreshMin), int64(l.RefreshMax), l.HedgePercent, l.HedgeBytes, int64(l.HedgeDelay), int64(l.Ban), l.UnaskedBytes,
 		l.StoreBytes, int64(l.StoreWorkers), int64(l.Downloads), int64(l.DownloadWants), int64(l.DownloadLinks), int64(l.DownloadNodes),
+		int64(l.Accounts), int64(l.PeerDues),
 	} {
 		if v < 0 {
 			return fmt.Errorf("check limits: %w: a limit is negative", ErrInvalid)

@@ -20,7 +20,7 @@ type machine struct {
 	now    time.Duration // since the driver's start
 
 	wants   map[cid.Cid]*want
-	intents map[intentID]*want
+	intents map[intentID]*intent
 
 	sessions map[cid.Cid]*session
 	order    []*session // all of them, so that none is met by chance
@@ -48,6 +48,7 @@ type machine struct {
 	mail    []*peerState // those with something in their outbox
 	out     ready
 	stats   Stats
+	money   money
 }
 
 // ready lists what the driver has to do, in any order, after it stepped the machine.
@@ -59,6 +60,7 @@ type ready struct {
 	resolved    []resolution
 	protects    []protection
 	disconnects []peer.ID
+	payments    []payment // each is answered by a paidEvent, perhaps together with others
 }
 
 // outgoing is what a peer is to be told.
@@ -71,7 +73,7 @@ type outgoing struct {
 type resolution struct {
 	intents []intentID
 	block   blocks.Block
-	err     error // of the store; the block is good all the same
+	err     error // with a block: the store's, and the block is good all the same; without: why there is none
 }
 
 // protection says that a peer is in use from now on, or not any more.
@@ -82,11 +84,12 @@ type protection struct {
 
 // The events of the machine.
 type (
-	// wantEvent: somebody wants a block.
+	// wantEvent: somebody wants a block. Its deadline is a time as Tick tells it.
 	wantEvent struct {
-		intent intentID
-		want   Want
-		bulk   bool
+		intent   intentID
+		want     Want
+		bulk     bool
+		deadline time.Duration // when it fails; 0 is never
 	}
 	// forgetEvent: somebody does not want it any more. Unknown intents are ignored.
 	forgetEvent struct{ intent intentID }
@@ -128,7 +131,8 @@ func newMachine(l Limits) *machine {
 	return &machine{
 		limits:   l,
 		wants:    make(map[cid.Cid]*want),
-		intents:  make(map[intentID]*want),
+		intents:  make(map[intentID]*intent),
+		money:    newMoney(),
 		sessions: make(map[cid.Cid]*session),
 		peers:    make(map[peer.ID]*peerState),
 		searches: make(map[cid.Cid]*search),
@@ -169,6 +173,22 @@ func (m *machine) Step(event any) {
 		m.dialed(e)
 	case providersEvent:
 		m.provided(e)
+	default:
+		m.stepMoney(event)
+	}
+}
+
+// stepMoney takes in an event of money.
+func (m *machine) stepMoney(event any) {
+	switch e := event.(type) {
+	case accountEvent:
+		m.openAccount(e)
+	case spendingEvent:
+		m.setSpending(e)
+	case dayEvent:
+		m.newDay(e)
+	case paidEvent:
+		m.paid(e)
 	}
 }
 
@@ -204,7 +224,10 @@ func (m *machine) figures() Stats {
 	s.Peers, s.Active, s.Sessions = len(m.connected), len(m.active), len(m.sessions)
 	s.Wants, s.InFlight, s.Storing = len(m.wants), m.bytes, m.storing
 	for _, o := range m.order {
+		s.Queued += o.queued()
 		s.Seeking += o.seeking.n
+		s.Parked += o.parked.n
 	}
+	s.Owed, s.Committed, s.Today = m.money.owed, m.money.committed, m.money.today
 	return s
 }

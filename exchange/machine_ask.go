@@ -48,6 +48,7 @@ func (m *machine) put(w *want, p *peerState) *ask {
 		p.asks[w.CID] = a
 	} else {
 		m.count(a, -1)
+		m.uncommit(a)
 	}
 	m.seq++
 	a.seq, a.at, a.answer, a.expired, a.hedged = m.seq, m.now, answerNone, false, false
@@ -57,7 +58,12 @@ func (m *machine) put(w *want, p *peerState) *ask {
 
 // ask asks p for the block itself. It ends in wantAsked.
 func (m *machine) ask(w *want, p *peerState) {
+	o, _ := m.quote(w, p)
 	a := m.put(w, p)
+	m.commit(a, o)
+	if w.asked++; w.asked > 1 {
+		m.stats.Retries++
+	}
 	a.kind, a.bytes = WantBlock, w.session.estimate(w)
 	a.alone = p.blocks == 0
 	if a.alone {
@@ -80,7 +86,7 @@ func (m *machine) ask(w *want, p *peerState) {
 // askHave asks p whether it has the block.
 func (m *machine) askHave(w *want, p *peerState) {
 	a := m.put(w, p)
-	a.kind, a.bytes = WantHave, 0
+	a.kind, a.bytes, a.offer = WantHave, 0, priceTag{}
 	m.count(a, 1)
 	m.timers.set(&a.timer, m.now+max(m.limits.HaveTimeout, 4*p.latency))
 	m.send(p, Entry{CID: w.CID, Kind: WantHave, Priority: m.priority(w), SendDontHave: true})
@@ -90,6 +96,7 @@ func (m *machine) askHave(w *want, p *peerState) {
 // our list any more.
 func (m *machine) drop(a *ask) {
 	m.count(a, -1)
+	m.uncommit(a)
 	m.timers.stop(&a.timer)
 	delete(a.peer.asks, a.want.CID)
 	if i := slices.Index(a.want.asks, a); i >= 0 {
@@ -130,20 +137,49 @@ func (m *machine) dropAll(p *peerState) []*want {
 // have takes a peer's word that it has a block. It may come after the question was taken back.
 func (m *machine) have(p *peerState, pr Presence) {
 	m.stats.Haves++
+	p.learnPrice(pr)
 	w := m.wants[pr.CID]
 	if w == nil || w.state == wantStoring {
 		return
 	}
-	delete(w.tried, p)
 	m.join(w.session, p).cold = 0
-	if a := w.askOf(p); a != nil && a.kind == WantHave {
+	a := w.askOf(p)
+	if a != nil && a.kind == WantBlock {
+		m.counter(a, offerOf(pr))
+		return
+	}
+	delete(w.tried, p)
+	if a != nil {
 		m.answered(a)
 		m.count(a, -1)
-		a.answer, a.expired = answerHave, false
+		a.answer, a.expired, a.offer = answerHave, false, offerOf(pr)
 		m.count(a, 1)
 		m.timers.stop(&a.timer)
 	}
-	if w.state == wantSeeking {
+	if w.waits() {
+		m.enqueue(w)
+	}
+}
+
+// counter takes in what a peer answers to a want-block instead of the block: that it has it, for more than
+// it was promised. The entry stands, and is sent again if the offer is taken. Who asks for more and more
+// is passed by until the session looks around again.
+func (m *machine) counter(a *ask, o priceTag) {
+	if o.price <= a.offer.price {
+		return
+	}
+	w := a.want
+	if a.offer.price > 0 {
+		w.deny(a.peer)
+	}
+	m.answered(a)
+	m.count(a, -1)
+	m.uncommit(a)
+	a.answer, a.expired, a.offer = answerHave, false, o
+	m.count(a, 1)
+	m.timers.stop(&a.timer)
+	m.reconsider(w)
+	if w.waits() {
 		m.enqueue(w)
 	}
 }
@@ -161,7 +197,8 @@ func (m *machine) dontHave(p *peerState, pr Presence) {
 		mb.cold++
 	}
 	m.count(a, -1)
-	a.answer, a.expired = answerDontHave, false
+	m.uncommit(a)
+	a.answer, a.expired, a.offer = answerDontHave, false, priceTag{}
 	m.count(a, 1)
 	m.timers.stop(&a.timer)
 	w.deny(p)
@@ -183,7 +220,7 @@ func (m *machine) reconsider(w *want) {
 	switch {
 	case w.state == wantAsked && w.pending(WantBlock) == 0:
 		m.enqueue(w)
-	case w.state == wantSeeking && w.pending(WantHave) == 0:
+	case w.waits() && w.pending(WantHave) == 0:
 		m.enqueue(w)
 	}
 }
@@ -230,6 +267,9 @@ func (m *machine) hedge(a *ask) {
 	if p == nil || int64(m.stats.HedgedBytes)+n > budget {
 		return
 	}
+	if o, _ := m.quote(w, p); m.worth(w.session, o.price) > m.now-a.at {
+		return // it may well take as long again: what that would save is not worth the money
+	}
 	m.stats.Hedges++
 	m.stats.HedgedBytes += uint64(n)
 	m.ask(w, p)
@@ -243,6 +283,9 @@ func (m *machine) expire(a *ask) {
 	p, w := a.peer, a.want
 	m.count(a, -1)
 	a.expired = true
+	if a.committed > 0 {
+		m.money.stale[a] = struct{}{}
+	}
 	m.count(a, 1)
 	w.deny(p)
 	if a.kind == WantBlock && m.now-p.progress >= m.limits.TimeoutMin/2 {

@@ -52,7 +52,7 @@ func benchMachine(b *testing.B, peers int) {
 	for ended < b.N {
 		m.Tick(m.now + 100*time.Microsecond)
 		for ; begun < b.N && begun < ended+1000; begun++ {
-			m.Step(wantEvent{intentID(begun), Want{CID: all[begun%len(all)].Cid(), Dataset: dataset}, true})
+			m.Step(wantEvent{intent: intentID(begun), want: Want{CID: all[begun%len(all)].Cid(), Dataset: dataset}, bulk: true})
 			events++
 		}
 		act()

@@ -12,6 +12,7 @@ func checkMachine(t testing.TB, m *machine) {
 	checkPeers(t, m)
 	checkSessions(t, m)
 	checkSearches(t, m)
+	checkMoney(t, m)
 	for i, x := range m.timers.heap {
 		if x.pos != i+1 || i > 0 && m.timers.less(i, (i-1)/2) {
 			t.Fatalf("timer %d of %d is out of place", i, len(m.timers.heap))
@@ -27,7 +28,7 @@ func checkWants(t testing.TB, m *machine) {
 		s := w.session
 		intents += len(w.intents)
 		for _, id := range w.intents {
-			if m.intents[id] != w {
+			if m.intents[id] == nil || m.intents[id].want != w {
 				t.Fatalf("intent %d of %s is not known", id, c)
 			}
 		}
@@ -42,6 +43,10 @@ func checkWants(t testing.TB, m *machine) {
 		case wantSeeking:
 			if w.list != &s.seeking || s.timer.pos == 0 {
 				t.Fatal("seeking want is forgotten")
+			}
+		case wantParked:
+			if w.list != &s.parked || s.timer.pos == 0 {
+				t.Fatal("parked want is forgotten")
 			}
 		case wantAsked:
 			if w.list != nil || w.pending(WantBlock) == 0 {
@@ -210,6 +215,48 @@ func (l lists) check(t testing.TB, m *machine) {
 			if e, ok := l[p.id][c.KeyString()]; !ok || e.Kind != a.kind {
 				t.Fatalf("%s has %v of %s on its list (%v), known is %v", p.id, e.Kind, c, ok, a.kind)
 			}
+		}
+	}
+}
+
+// checkMoney: what is promised is what asks and bills say, and stays within the budgets.
+func checkMoney(t testing.TB, m *machine) {
+	y := &m.money
+	sums := make(map[*account]Amount)
+	var committed, owed Amount
+	stale := 0
+	for _, w := range m.wants {
+		for _, a := range w.asks {
+			if sums[a.account] += a.committed; a.committed > 0 && (a.kind != WantBlock || a.answer != answerNone || a.account == nil) {
+				t.Fatalf("%d promised for %s of %s", a.committed, a.kind, w.CID)
+			}
+			committed += a.committed
+			if _, ok := y.stale[a]; ok != (a.expired && a.committed > 0) {
+				t.Fatalf("ask is stale: %v", ok)
+			} else if ok {
+				stale++
+			}
+		}
+		if b := w.bill; b != nil {
+			if w.state != wantStoring {
+				t.Fatalf("bill for a want that is %s", w.state)
+			}
+			sums[b.account] += b.amount
+			committed += b.amount
+		}
+	}
+	for key, c := range y.accounts {
+		if sums[c] != c.committed || c.key != key || c.session != m.sessions[key] {
+			t.Fatalf("account of %s: %d promised, counted %d", key, sums[c], c.committed)
+		}
+		owed += c.owed
+	}
+	if committed != y.committed || owed != y.owed || stale != len(y.stale) || len(y.order) != len(y.accounts) || len(y.order) > m.limits.Accounts {
+		t.Fatalf("%d promised, counted %d; %d owed, counted %d; %d stale; %d accounts", committed, y.committed, owed, y.owed, stale, len(y.order))
+	}
+	for _, s := range m.sessions {
+		if s.account != y.accounts[s.key] {
+			t.Fatal("session has another account")
 		}
 	}
 }

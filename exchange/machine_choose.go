@@ -57,6 +57,9 @@ func (m *machine) serve(s *session) int {
 // assign asks the best peer for a want, or seeks one. False says that it has to wait for room.
 func (m *machine) assign(w *want) bool {
 	p, some := m.choose(w)
+	if p == nil && m.money.tight && m.reclaim() {
+		p, some = m.choose(w)
+	}
 	switch {
 	case p != nil:
 		m.ask(w, p)
@@ -75,21 +78,31 @@ func (m *machine) choose(w *want) (best *peerState, some bool) {
 	s := w.session
 	n := s.estimate(w)
 	proven := s.hasProven(m.now)
+	m.money.tight = false
 	var bestCost, least time.Duration
+	var price Amount
 	for _, mb := range s.members {
 		cost, ok := m.cost(w, mb, n)
 		if !ok {
 			continue
 		}
+		o, known := m.quote(w, mb.peer)
+		v := m.verdict(w, o)
+		if !known || v >= tooDear || o.price > 0 && !m.trusted(mb.peer) {
+			continue
+		}
+		cost += m.worth(s, o.price)
 		if !some || cost < least {
 			least = cost
 		}
 		some = true
-		if m.room(w, mb.peer, n, proven) && (best == nil || cost < bestCost) {
-			best, bestCost = mb.peer, cost
+		if v == tight {
+			m.money.tight = true
+		} else if m.room(w, mb.peer, n, proven) && (best == nil || cost < bestCost) {
+			best, bestCost, price = mb.peer, cost, o.price
 		}
 	}
-	if best != nil && best.proven() && bestCost > 3*least+slack {
+	if best != nil && (best.proven() || price > 0) && bestCost > 3*least+slack {
 		return nil, true // the faster one is worth waiting for
 	}
 	return best, some

@@ -85,7 +85,7 @@ func (m *machine) revive(p *peerState) {
 		if left <= 0 {
 			return
 		}
-		if s.seeking.n == 0 {
+		if s.seeking.n+s.parked.n == 0 {
 			if w := or(s.first(), s.choosy.head); w != nil && mb == nil && p.presences && m.prospect(w, p) {
 				m.askHave(w, p)
 				left--
@@ -96,17 +96,22 @@ func (m *machine) revive(p *peerState) {
 	}
 }
 
-// reviveSession asks a peer about a session's seeking wants, at most as many as said.
+// reviveSession asks a peer about a session's waiting wants, at most as many as said.
 func (m *machine) reviveSession(s *session, p *peerState, mb *member, most int) int {
 	var wants []*want
-	for w := s.seeking.head; w != nil && len(wants) < most; w = w.next {
-		if !w.denied(p) {
-			wants = append(wants, w)
+	collect := func(l *wantList) {
+		for w := l.head; w != nil && len(wants) < most; w = w.next {
+			if !w.denied(p) {
+				wants = append(wants, w)
+			}
 		}
 	}
+	collect(&s.parked)
+	slices.Reverse(wants) // each of these goes before the others
+	collect(&s.seeking)
 	for _, w := range wants {
 		switch {
-		case w.state != wantSeeking: // it moved when room was made for another
+		case !w.waits(): // it moved when room was made for another
 		case mb != nil || !p.presences:
 			m.enqueue(w)
 		case m.prospect(w, p):

@@ -17,7 +17,7 @@ import (
 func TestAPauseAfterACancelTellsNothing(t *testing.T) {
 	m, s, fast, _ := twoPeers(t)
 	for i := range 3 {
-		m.Step(wantEvent{intentID(i), Want{CID: leaf(i, mib).Cid(), Dataset: s.key}, false})
+		m.Step(wantEvent{intent: intentID(i), want: Want{CID: leaf(i, mib).Cid(), Dataset: s.key}, bulk: false})
 	}
 	m.Ready()
 	if fast.blocks != 3 {
@@ -30,7 +30,7 @@ func TestAPauseAfterACancelTellsNothing(t *testing.T) {
 	m.Ready()
 	m.Tick(m.now + 2*time.Second)
 	before := fast.rate
-	m.Step(wantEvent{9, Want{CID: leaf(9, mib).Cid(), Dataset: s.key}, false})
+	m.Step(wantEvent{intent: 9, want: Want{CID: leaf(9, mib).Cid(), Dataset: s.key}, bulk: false})
 	m.Ready()
 	m.Tick(m.now + 5*time.Millisecond)
 	m.Step(receivedEvent{"fast", Incoming{Blocks: []blocks.Block{leaf(9, mib)}}})
@@ -51,7 +51,7 @@ func TestLateBlocksAreNoFault(t *testing.T) {
 	var late []blocks.Block
 	for i := range 100 {
 		late = append(late, leaf(i, 4*kib))
-		m.Step(wantEvent{intentID(i), Want{CID: late[i].Cid()}, false})
+		m.Step(wantEvent{intent: intentID(i), want: Want{CID: late[i].Cid()}, bulk: false})
 	}
 	m.Ready()
 	for i := range late {
@@ -78,7 +78,7 @@ func TestLateBlocksAreNoFault(t *testing.T) {
 func TestAddressesOfProvidersAreBounded(t *testing.T) {
 	m := newMachine(Limits{}.withDefaults())
 	b := leaf(1, 1)
-	m.Step(wantEvent{1, Want{CID: b.Cid()}, false})
+	m.Step(wantEvent{intent: 1, want: Want{CID: b.Cid()}, bulk: false})
 	m.Ready()
 	addrs := []multiaddr.Multiaddr{multiaddr.StringCast("/dns4/" + strings.Repeat("a", 1000) + "/tcp/1")}
 	for range 1000 {
@@ -103,7 +103,7 @@ func TestABlockUnderAnotherCID(t *testing.T) {
 	m.Step(connectedEvent{"p", true})
 	v1 := newBlock(cid.DagProtobuf, []byte("node"))
 	v0 := cid.NewCidV0(v1.Cid().Hash())
-	m.Step(wantEvent{1, Want{CID: v0}, false})
+	m.Step(wantEvent{intent: 1, want: Want{CID: v0}, bulk: false})
 	m.Ready()
 	m.Step(receivedEvent{"p", Incoming{Blocks: []blocks.Block{v1}}})
 	stores := m.Ready().stores
@@ -141,14 +141,14 @@ func TestReadersAreNotBehindDownloads(t *testing.T) {
 		m.Step(goneEvent{"slow"})
 		s.bytes = float64(n)
 		for i := range 5000 {
-			m.Step(wantEvent{intentID(i), Want{CID: leaf(i, 1).Cid(), Dataset: s.key}, true})
+			m.Step(wantEvent{intent: intentID(i), want: Want{CID: leaf(i, 1).Cid(), Dataset: s.key}, bulk: true})
 		}
 		m.Ready()
 		if s.queued() == 0 || slow.blocks != 0 {
 			t.Fatalf("%d wait, %d are asked for", s.queued(), fast.blocks)
 		}
 		other := leaf(9000, 1).Cid()
-		m.Step(wantEvent{9000, Want{CID: other, Dataset: s.key}, false})
+		m.Step(wantEvent{intent: 9000, want: Want{CID: other, Dataset: s.key}, bulk: false})
 		m.Ready()
 		if w := m.wants[other]; w.state != wantAsked {
 			t.Errorf("blocks of %d bytes: the reader's want is %s behind %d", n, w.state, fast.blocks)
@@ -164,7 +164,7 @@ func TestAFailureWithoutAsksIsNoFault(t *testing.T) {
 	if fast.failures != 0 || !fast.callable(m.now) {
 		t.Errorf("%d failures", fast.failures)
 	}
-	m.Step(wantEvent{1, Want{CID: leaf(1, 1).Cid(), Dataset: s.key}, false})
+	m.Step(wantEvent{intent: 1, want: Want{CID: leaf(1, 1).Cid(), Dataset: s.key}, bulk: false})
 	m.Ready()
 	m.Step(sendFailedEvent{"fast"})
 	if fast.failures != 1 || fast.callable(m.now) {

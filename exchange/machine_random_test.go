@@ -93,7 +93,7 @@ func (w *world) after() {
 	}
 	for _, res := range r.resolved {
 		for _, id := range res.intents {
-			if c, ok := w.open[id]; !ok || !c.Equals(res.block.Cid()) {
+			if c, ok := w.open[id]; !ok || res.block == nil || !c.Equals(res.block.Cid()) {
 				w.Fatalf("intent %d was resolved with a block it does not wait for", id)
 			}
 			delete(w.open, id)
@@ -155,7 +155,7 @@ func (w *world) wants() {
 		want.Dataset = w.blocks[n].Cid()
 	}
 	w.open[w.next] = want.CID
-	w.step(wantEvent{w.next, want, w.random.IntN(2) == 0})
+	w.step(wantEvent{intent: w.next, want: want, bulk: w.random.IntN(2) == 0})
 }
 
 // forgets ends the lowest of some random intents, as map order is not repeatable.

@@ -152,7 +152,7 @@ func (s *story) event(name string, args []string) any {
 		if i := slices.Index(args, "of"); i > 0 {
 			w.Dataset = s.cid(args[i+1])
 		}
-		return wantEvent{intentID(id), w, slices.Contains(args, "bulk")}
+		return wantEvent{intent: intentID(id), want: w, bulk: slices.Contains(args, "bulk")}
 	case "forget":
 		return forgetEvent{intentID(id)}
 	}

@@ -100,8 +100,14 @@ func (m *machine) provided(e providersEvent) {
 
 // searchEnded makes room for the next search.
 func (m *machine) searchEnded(f *search) {
+	askers := f.sessions
 	f.running, f.sessions = false, nil
 	m.searching--
+	for _, key := range askers {
+		if s := m.sessions[key]; s != nil {
+			m.refuseAll(s)
+		}
+	}
 	for len(m.searchQueue) > 0 && m.searching < m.limits.Searches {
 		next := m.searchQueue[0]
 		m.searchQueue = m.searchQueue[1:]
@@ -186,9 +192,9 @@ func (m *machine) dialed(e dialedEvent) {
 	if p == nil || !p.dialing {
 		return
 	}
-	p.dialing = false
-	p.dialedFor.dialing--
-	p.dialedFor = nil
+	s := p.dialedFor
+	p.dialing, p.dialedFor = false, nil
+	s.dialing--
 	m.dialing--
 	if e.err != nil {
 		m.stats.DialFailures++
@@ -199,6 +205,9 @@ func (m *machine) dialed(e dialedEvent) {
 		p.redial = m.now + m.limits.RefreshMax // it may speak another protocol; no need to insist
 	}
 	m.nextDials()
+	if e.err != nil {
+		m.refuseAll(s)
+	}
 }
 
 // nextDials begins queued dials that have room now. Those nobody needs any more are dropped.

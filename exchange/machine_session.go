@@ -32,10 +32,13 @@ type session struct {
 	bulk     wantList // queued: of downloads
 	choosy   wantList // queued: those that some peer did not have
 	seeking  wantList
+	parked   wantList
 	inTurn   bool // it is in machine.turn
 	members  []*member
-	bytes    float64 // average length of a block; 0 unknown
-	explored bool    // others than members were asked since the session began
+	account  *account // nil: nothing may be paid
+	bytes    float64  // average length of a block; 0 unknown
+	largest  uint64   // length of the longest block so far
+	explored bool     // others than members were asked since the session began
 	pause    time.Duration
 	dialing  int
 	lastUse  time.Duration
@@ -50,6 +53,9 @@ type member struct {
 
 // queued counts the wants that wait for room at a peer.
 func (s *session) queued() int { return s.urgent.n + s.bulk.n + s.choosy.n }
+
+// waiting returns the wants that nobody can be asked for now, those first that a retry is due for.
+func (s *session) waiting() []*want { return append(s.parked.all(), s.seeking.all()...) }
 
 // first returns the want that waits longest, readers before downloads, or nil.
 func (s *session) first() *want {
@@ -96,6 +102,7 @@ func (s *session) arrived(n int) {
 		s.bytes = float64(n)
 	}
 	s.bytes += (float64(n) - s.bytes) / 16
+	s.largest = max(s.largest, uint64(n))
 }
 
 // openSession returns the session that a want belongs to, a new one if need be. A new session trusts
@@ -112,6 +119,7 @@ func (m *machine) openSession(w Want) *session {
 	s.timer.owner = s
 	m.sessions[key] = s
 	m.order = append(m.order, s)
+	m.useAccount(s)
 	m.idle++
 	for i, p := range m.ranking() {
 		if len(s.members) == 3 || i == m.limits.PeersPerBlock {
@@ -130,6 +138,9 @@ func (m *machine) closeSession(s *session) {
 	m.timers.stop(&s.timer)
 	for len(s.members) > 0 {
 		m.leave(s.members[0])
+	}
+	if s.account != nil {
+		s.account.session = nil
 	}
 	last := m.order[len(m.order)-1]
 	m.order[s.pos], last.pos = last, s.pos
@@ -229,7 +240,7 @@ func (s *session) ring(m *machine) {
 		return
 	}
 	m.pardon(s)
-	if s.seeking.n > 0 {
+	if s.seeking.n+s.parked.n > 0 {
 		m.seekAgain(s)
 	} else if w := or(s.first(), s.choosy.head); w != nil {
 		m.explore(w)
@@ -237,6 +248,16 @@ func (s *session) ring(m *machine) {
 	m.redialMembers(s)
 	s.pause = min(2*s.pause, m.limits.RefreshMax)
 	m.timers.set(&s.timer, m.now+s.pause)
+}
+
+// enqueueAll lets the wants that nobody could be asked for have another turn.
+func (m *machine) enqueueAll(s *session) {
+	for w := s.parked.tail; w != nil; w = s.parked.tail { // each goes before the others
+		m.enqueue(w)
+	}
+	for w := s.seeking.head; w != nil; w = s.seeking.head {
+		m.enqueue(w)
+	}
 }
 
 // pardon lets queued wants be asked of those peers again that did not have them, or did not answer.
@@ -251,8 +272,11 @@ func (m *machine) pardon(s *session) {
 // seekAgain gives every peer another chance at the wants that nobody has, and searches for more.
 func (m *machine) seekAgain(s *session) {
 	m.search(s, s.key)
-	for n := min(s.seeking.n, m.limits.PeerWants); n > 0 && s.seeking.n > 0; n-- {
-		w := s.seeking.head
+	for n := min(s.seeking.n+s.parked.n, m.limits.PeerWants); n > 0; n-- {
+		w := or(s.seeking.head, s.parked.head)
+		if w == nil {
+			return // what searches found lately has helped already
+		}
 		w.tried = nil
 		if n <= 4 {
 			m.search(s, w.CID)

@@ -30,7 +30,7 @@ func twoPeers(t *testing.T) (m *machine, s *session, fast, slow *peerState) {
 func TestAFastPeerIsWorthWaitingFor(t *testing.T) {
 	m, s, fast, slow := twoPeers(t)
 	for i := range 40 {
-		m.Step(wantEvent{intentID(i), Want{CID: leaf(i, 1).Cid(), Dataset: s.key}, false})
+		m.Step(wantEvent{intent: intentID(i), want: Want{CID: leaf(i, 1).Cid(), Dataset: s.key}, bulk: false})
 	}
 	m.Ready()
 	if fast.blocks != 32 || slow.blocks != 0 || s.queued() != 8 {
@@ -108,7 +108,7 @@ func TestEstimates(t *testing.T) {
 func TestSearchesAreForgotten(t *testing.T) {
 	m := newMachine(Limits{}.withDefaults())
 	for i := range 3 * searchesKept {
-		m.Step(wantEvent{intentID(i), Want{CID: leaf(i, 1).Cid()}, false})
+		m.Step(wantEvent{intent: intentID(i), want: Want{CID: leaf(i, 1).Cid()}, bulk: false})
 		for _, c := range m.Ready().searches {
 			m.Step(providersEvent{key: c, done: true})
 		}

@@ -13,7 +13,7 @@ func (m *machine) want(e wantEvent) {
 	}
 	w := m.wants[e.want.CID]
 	if w == nil {
-		w = &want{Want: e.want, bulk: e.bulk, session: m.openSession(e.want)}
+		w = &want{Want: e.want, bulk: e.bulk, session: m.openSession(e.want), begun: m.now}
 		m.wants[w.CID] = w
 		m.used(w.session, 1)
 		m.enqueue(w)
@@ -21,7 +21,12 @@ func (m *machine) want(e wantEvent) {
 		m.rejoin(w, e)
 	}
 	w.intents = append(w.intents, e.intent)
-	m.intents[e.intent] = w
+	i := &intent{id: e.intent, want: w}
+	i.timer.owner = i
+	m.intents[i.id] = i
+	if e.deadline > 0 {
+		m.timers.set(&i.timer, e.deadline)
+	}
 }
 
 // rejoin adds to a want what a later intent knows of the block.
@@ -35,7 +40,7 @@ func (m *machine) rejoin(w *want, e wantEvent) {
 			m.enqueue(w)
 		}
 	}
-	if w.state != wantSeeking || !e.want.Dataset.Defined() || e.want.Dataset == w.session.key {
+	if !w.waits() || !e.want.Dataset.Defined() || e.want.Dataset == w.session.key {
 		return
 	}
 	old := w.session // where nobody has it; the other dataset may be known better
@@ -48,16 +53,44 @@ func (m *machine) rejoin(w *want, e wantEvent) {
 
 // forget takes an intent away. The last one cancels the want, unless its block is already here.
 func (m *machine) forget(id intentID) {
-	w := m.intents[id]
-	if w == nil {
+	i := m.intents[id]
+	if i == nil {
 		return
 	}
-	delete(m.intents, id)
+	w := i.want
+	m.endIntent(id)
 	w.forget(id)
 	if len(w.intents) > 0 || w.state == wantStoring {
 		return
 	}
 	m.stats.Cancelled++
+	m.withdraw(w)
+	m.end(w)
+}
+
+// endIntent forgets an intent.
+func (m *machine) endIntent(id intentID) {
+	m.timers.stop(&m.intents[id].timer)
+	delete(m.intents, id)
+}
+
+// timeOut fails an intent whose deadline has come. A block that is being stored is as good as here.
+func (m *machine) timeOut(i *intent) {
+	if i.want.state == wantStoring {
+		return
+	}
+	m.stats.Expired++
+	m.out.resolved = append(m.out.resolved, resolution{intents: []intentID{i.id}, err: errDeadline})
+	m.forget(i.id)
+}
+
+// fail ends a want that can't be had. Everybody who waits for it is told why.
+func (m *machine) fail(w *want, err error) {
+	for _, id := range w.intents {
+		m.endIntent(id)
+	}
+	m.stats.Failed++
+	m.out.resolved = append(m.out.resolved, resolution{w.intents, nil, err})
 	m.withdraw(w)
 	m.end(w)
 }
@@ -70,17 +103,22 @@ func (m *machine) end(w *want) {
 	m.used(w.session, -1)
 }
 
-// enqueue lets a want wait for its session's turn. It ends in wantQueued.
+// enqueue lets a want wait for its session's turn: before all others if it was parked. It ends in
+// wantQueued.
 func (m *machine) enqueue(w *want) {
-	s := w.session
+	s, parked := w.session, w.state == wantParked
 	w.state = wantQueued
+	list := &s.urgent
 	switch {
 	case len(w.tried) > 0:
-		s.choosy.push(w)
+		list = &s.choosy
 	case w.bulk:
-		s.bulk.push(w)
-	default:
-		s.urgent.push(w)
+		list = &s.bulk
+	}
+	if parked {
+		list.pushFront(w)
+	} else {
+		list.push(w)
 	}
 	if !s.inTurn {
 		s.inTurn = true
@@ -89,14 +127,14 @@ func (m *machine) enqueue(w *want) {
 }
 
 // seek asks connected peers whether they have a block, and searches for providers if none is left to
-// be asked. It ends in wantSeeking, or in wantAsked if only a peer that never says have is left.
+// be asked. It ends in wantSeeking or wantParked, or in wantAsked if only a peer that never says have is
+// left, or the want ends, as it is too dear.
 func (m *machine) seek(w *want) {
 	if !w.sought {
-		w.sought = true
+		w.sought, w.soughtAt = true, m.now
 		m.hasten(w.session)
 	}
-	w.state = wantSeeking
-	w.session.seeking.push(w)
+	m.lay(w)
 	if m.askAround(w) > 0 {
 		return
 	}
@@ -107,6 +145,21 @@ func (m *machine) seek(w *want) {
 	}
 	m.search(w.session, w.session.key)
 	m.search(w.session, w.CID)
+	m.refuse(w)
+}
+
+// lay puts a want aside that nobody can be asked for now. It ends in wantParked if a peer is due for a
+// retry, else in wantSeeking.
+func (m *machine) lay(w *want) {
+	for _, mb := range w.session.members {
+		if p := mb.peer; p.connected && m.now < p.backoff && !w.denied(p) {
+			w.state = wantParked
+			w.session.parked.push(w)
+			return
+		}
+	}
+	w.state = wantSeeking
+	w.session.seeking.push(w)
 }
 
 // hasten makes a session look around soon, as it has something to look for. Peers that were away for long
@@ -155,6 +208,7 @@ func (m *machine) deliver(p *peerState, b blocks.Block) {
 		return
 	}
 	if a := w.askOf(p); a != nil {
+		m.charge(a, uint64(n))
 		m.drop(a)
 		if a.alone && !a.expired && p.blocks == 0 {
 			p.alone(m.now-a.at, n)
@@ -235,9 +289,11 @@ func (m *machine) stored(c cid.Cid, err error) {
 	}
 	m.storing -= int64(len(w.block.RawData()))
 	for _, id := range w.intents {
-		delete(m.intents, id)
+		m.endIntent(id)
 	}
+	m.settle(w)
 	m.stats.Resolved++
+	m.stats.BlockTime.observe(m.now - w.begun)
 	m.out.resolved = append(m.out.resolved, resolution{w.intents, w.block, err})
 	m.end(w)
 }

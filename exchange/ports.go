@@ -29,6 +29,9 @@ var (
 	ErrInvalid = errors.New("invalid request")
 )
 
+// errDeadline says that an intent's deadline has come.
+var errDeadline = fmt.Errorf("%w: %w", ErrTimeout, context.DeadlineExceeded)
+
 // EntryKind says what an [Entry] asks of a peer.
 type EntryKind uint8
 

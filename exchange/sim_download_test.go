@@ -255,7 +255,7 @@ func TestWalkIsBounded(t *testing.T) {
 		root, all := tree(leaves, 16, 100)
 		s.net.add("p", all...).connect()
 		s.store.Put(s.ctx, arrivalsOf(all[leaves:]))
-		w := newWalk(s.Exchange, &transfer{root: Want{CID: root.Cid()}})
+		w := newWalk(s.Exchange, &transfer{root: Want{CID: root.Cid()}, part: wholeDAG})
 		most := 0
 		w.watch = func() { most = max(most, w.waiting+len(w.aside)) }
 		if err := w.run(s.ctx); err != nil {

@@ -20,6 +20,9 @@ const (
 	// wantSeeking: no usable peer is known to have it. Peers may have been asked whether they do,
 	// providers may be searched for; else it waits for a peer to appear.
 	wantSeeking
+	// wantParked: as wantSeeking, but peers that may have it are due for a retry. Others overtake it
+	// until then; the retry puts it back to the front.
+	wantParked
 	// wantAsked: at least one peer was asked for the block and has time left to deliver it.
 	wantAsked
 	// wantStoring: the block is here and on its way to the store. Nobody is asked any more.
@@ -28,19 +31,33 @@ const (
 
 // String names the state as scripts write it.
 func (s wantState) String() string {
-	return [...]string{"queued", "seeking", "asked", "storing"}[s]
+	return [...]string{"queued", "seeking", "parked", "asked", "storing"}[s]
 }
+
+// intent is one caller's interest in a want.
+type intent struct {
+	timer // its deadline, if it has one
+	id    intentID
+	want  *want
+}
+
+// ring ends an intent whose deadline has come.
+func (i *intent) ring(m *machine) { m.timeOut(i) }
 
 // want is one block that somebody waits for. It lives while it has an intent or is being stored.
 type want struct {
 	Want
-	session *session
-	state   wantState
-	bulk    bool // part of a download: readers go first
-	sought  bool // it was in wantSeeking before
-	intents []intentID
-	asks    []*ask // what stands on the want lists that peers keep of ours
-	block   blocks.Block
+	session  *session
+	state    wantState
+	bulk     bool          // part of a download: readers go first
+	begun    time.Duration // when it was first wanted
+	asked    int           // how often a peer was asked for the block
+	sought   bool          // it was in wantSeeking before
+	soughtAt time.Duration // when it first was
+	bill     *bill         // what is to be paid for it, in wantStoring
+	intents  []intentID
+	asks     []*ask // what stands on the want lists that peers keep of ours
+	block    blocks.Block
 
 	// tried holds the peers that don't have it, or did not answer, since the session last looked around.
 	tried map[*peerState]struct{}
@@ -87,6 +104,9 @@ func (w *want) denied(p *peerState) bool {
 	return ok
 }
 
+// waits says whether nobody can be asked for the block now.
+func (w *want) waits() bool { return w.state == wantSeeking || w.state == wantParked }
+
 // forget takes an intent away.
 func (w *want) forget(id intentID) {
 	if i := slices.Index(w.intents, id); i >= 0 {
@@ -111,14 +131,17 @@ type ask struct {
 	peer *peerState
 	kind EntryKind // WantHave or WantBlock
 
-	answer  answer
-	expired bool // its time is over; the peer may still deliver
-	alone   bool // nothing else was asked for at the peer then, so its time tells the latency
-	hedged  bool // somebody else was asked, or can't be
-	bytes   int64
-	at      time.Duration // when it was sent
-	expect  time.Duration // how long it was expected to take
-	seq     uint64
+	answer    answer
+	expired   bool // its time is over; the peer may still deliver
+	alone     bool // nothing else was asked for at the peer then, so its time tells the latency
+	hedged    bool // somebody else was asked, or can't be
+	bytes     int64
+	offer     priceTag      // what the peer asks, or was promised, for the block
+	account   *account      // of what is committed
+	committed Amount        // what is promised for the block
+	at        time.Duration // when it was sent
+	expect    time.Duration // how long it was expected to take
+	seq       uint64
 }
 
 // live says whether an answer is still waited for.
@@ -141,6 +164,28 @@ func (l *wantList) push(w *want) {
 	}
 	l.tail = w
 	l.n++
+}
+
+// pushFront puts w before all others, taking it out of the list it is in.
+func (l *wantList) pushFront(w *want) {
+	w.leave()
+	w.list, w.next = l, l.head
+	if l.head == nil {
+		l.tail = w
+	} else {
+		l.head.prev = w
+	}
+	l.head = w
+	l.n++
+}
+
+// all returns the wants of the list in order.
+func (l *wantList) all() []*want {
+	ws := make([]*want, 0, l.n)
+	for w := l.head; w != nil; w = w.next {
+		ws = append(ws, w)
+	}
+	return ws
 }
 
 // leave takes w out of its list, if it is in one.

@@ -1,0 +1,411 @@
+package exchange
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
+const (
+	// tariffBytes is the length of a block whose price tells well enough what a peer takes for each byte:
+	// prices are rounded up, which makes small blocks look dear.
+	tariffBytes = 16 * kib
+	// searchPatience is the longest that a search is waited for while everybody who has a block is too dear.
+	searchPatience = 10 * time.Second
+	// worthless is what a unit of money is counted as while time is worth nothing, and worthlessMost the most.
+	worthless     = time.Hour
+	worthlessMost = 1000 * time.Hour
+)
+
+// money is what was and may be spent. What is committed was promised for blocks that are asked for; what
+// is owed was promised for blocks that came, and is not known to be paid. Both count as spent.
+type money struct {
+	accounts  map[cid.Cid]*account
+	order     []*account // those not used for longest first
+	today     Amount     // paid or owed since the day began
+	owed      Amount
+	committed Amount
+	stale     map[*ask]struct{} // committed for what is not waited for any more, but may still come
+	tight     bool              // what choose found lacks nothing but money that is committed elsewhere
+}
+
+// account is the money of one dataset.
+type account struct {
+	Spending
+	key       cid.Cid
+	session   *session // nil when no session is open for it
+	spent     Amount   // paid or owed
+	committed Amount
+	owed      Amount
+}
+
+// priceTag is a price for so many bytes; 0 bytes are unknown.
+type priceTag struct {
+	price Amount
+	bytes uint64
+	rate  bool // a block that is longer costs more, in proportion
+}
+
+// bill is what is to be paid for a block that is here, once it is stored.
+type bill struct {
+	peer    peer.ID
+	account *account
+	amount  Amount
+}
+
+// payment is a due and who is to be paid.
+type payment struct {
+	peer peer.ID
+	due  Due
+}
+
+// The events of money.
+type (
+	// accountEvent: a dataset is about to be used; so much was spent for it before. An account that is
+	// known already stays as it is.
+	accountEvent struct {
+		dataset cid.Cid
+		spent   Amount
+	}
+	// spendingEvent: so much may be spent for a dataset from now on. It follows an accountEvent.
+	spendingEvent struct {
+		dataset  cid.Cid
+		spending Spending
+	}
+	// dayEvent: so much was paid since the day began.
+	dayEvent struct{ paid Amount }
+	// paidEvent: dues were paid, or could not be.
+	paidEvent struct {
+		peer peer.ID
+		dues []Due
+		err  error
+	}
+)
+
+func newMoney() money {
+	return money{accounts: make(map[cid.Cid]*account), stale: make(map[*ask]struct{})}
+}
+
+// openAccount begins an account, in place of the one that is of no use for longest if there are too many.
+func (m *machine) openAccount(e accountEvent) {
+	y := &m.money
+	if y.accounts[e.dataset] != nil {
+		return
+	}
+	if len(y.order) >= m.limits.Accounts {
+		i := slices.IndexFunc(y.order, func(c *account) bool { return c.session == nil && c.committed == 0 && c.owed == 0 })
+		if i < 0 {
+			return // nothing is paid for a dataset too many
+		}
+		delete(y.accounts, y.order[i].key)
+		y.order = slices.Delete(y.order, i, i+1)
+	}
+	c := &account{key: e.dataset, Spending: m.limits.Spending, spent: e.spent, session: m.sessions[e.dataset]}
+	if c.session != nil {
+		c.session.account = c
+	}
+	y.accounts[c.key] = c
+	y.order = append(y.order, c)
+}
+
+// useAccount joins a new session with the account of its dataset, if there is one.
+func (m *machine) useAccount(s *session) {
+	y := &m.money
+	c := y.accounts[s.key]
+	if c == nil {
+		return
+	}
+	s.account, c.session = c, s
+	i := slices.Index(y.order, c)
+	y.order = append(slices.Delete(y.order, i, i+1), c)
+}
+
+// setSpending changes what may be spent. What was too dear may not be any more.
+func (m *machine) setSpending(e spendingEvent) {
+	c := m.money.accounts[e.dataset]
+	if c == nil {
+		return
+	}
+	c.Spending = e.spending
+	if c.session != nil {
+		m.enqueueAll(c.session)
+	}
+}
+
+// newDay takes in what was paid today. What is owed comes on top.
+func (m *machine) newDay(e dayEvent) { m.money.today = e.paid.plus(m.money.owed) }
+
+// learnPrice remembers what a peer takes, from a word of it that it has a block.
+func (p *peerState) learnPrice(pr Presence) {
+	o := offerOf(pr)
+	switch {
+	case o.price == 0 && o.bytes >= min(p.tariff.bytes, tariffBytes):
+		p.charges, p.tariff = false, priceTag{}
+	case o.price > 0:
+		p.charges = true
+		if o.bytes >= min(p.tariff.bytes, tariffBytes) {
+			p.tariff = o
+		}
+	}
+}
+
+// offerOf is what a presence offers. A length that no block has is taken for the greatest.
+func offerOf(pr Presence) priceTag {
+	return priceTag{price: pr.Price, bytes: min(pr.Bytes, maxBlockBytes)}
+}
+
+// quote returns what p takes for a want's block. known is false when it charges and did not say how much.
+func (m *machine) quote(w *want, p *peerState) (o priceTag, known bool) {
+	if a := w.askOf(p); a != nil && a.answer == answerHave {
+		return a.offer, true
+	}
+	if !p.charges {
+		return priceTag{}, true
+	}
+	if p.tariff.bytes == 0 {
+		return priceTag{}, false
+	}
+	most := or(w.session.largest, maxBlockBytes)
+	if n := w.Place.Bytes; n > 0 {
+		most = min(most, n)
+	}
+	return priceTag{price: p.tariff.price.share(most, p.tariff.bytes), bytes: most, rate: true}, true
+}
+
+// verdict is what the limits say to an offer.
+type verdict uint8
+
+const (
+	affordable verdict = iota
+	tight              // it will be affordable if what is committed elsewhere is not spent
+	tooDear
+	overBudget
+)
+
+// verdict says whether an offer for a want may be taken.
+func (m *machine) verdict(w *want, o priceTag) verdict {
+	if o.price == 0 {
+		return affordable
+	}
+	c := w.session.account
+	if c == nil || o.price > c.MaxPricePerMiB.share(or(o.bytes, uint64(w.session.estimate(w))), mib) {
+		return tooDear
+	}
+	day := or(m.limits.DayBudget, ^Amount(0))
+	switch {
+	case c.spent.plus(o.price) > c.Budget || m.money.today.plus(o.price) > day:
+		return overBudget
+	case c.spent.plus(c.committed).plus(o.price) > c.Budget || m.money.today.plus(m.money.committed).plus(o.price) > day:
+		return tight
+	}
+	return affordable
+}
+
+// trusted says whether a peer is known to take our payments, and waits for few.
+func (m *machine) trusted(p *peerState) bool { return !p.unpayable && p.dues < m.limits.PeerDues }
+
+// worth is how much longer something may take that costs so much less.
+func (m *machine) worth(s *session, price Amount) time.Duration {
+	if price == 0 {
+		return 0
+	}
+	if s.account == nil || s.account.PerSecond == 0 {
+		return min(worthless*time.Duration(min(price, 1000)), worthlessMost)
+	}
+	seconds := float64(price) / float64(s.account.PerSecond)
+	return min(time.Duration(min(seconds, worthlessMost.Seconds())*float64(time.Second)), worthlessMost)
+}
+
+// commit promises the price of an offer for an ask.
+func (m *machine) commit(a *ask, o priceTag) {
+	a.offer = o
+	if o.price == 0 {
+		return
+	}
+	a.account, a.committed = a.want.session.account, o.price
+	a.account.committed += o.price
+	m.money.committed += o.price
+}
+
+// uncommit takes the promise back.
+func (m *machine) uncommit(a *ask) {
+	delete(m.money.stale, a)
+	if a.committed == 0 {
+		return
+	}
+	a.account.committed -= a.committed
+	m.money.committed -= a.committed
+	a.account, a.committed = nil, 0
+}
+
+// charge turns what was promised for an ask into the bill of its want, as a block of n bytes came. It is
+// at most what was agreed on, and less for a block that is shorter than it was said to be.
+func (m *machine) charge(a *ask, n uint64) {
+	if a.committed == 0 {
+		return
+	}
+	o, c := a.offer, a.account
+	due := o.price
+	switch {
+	case o.rate || n < o.bytes:
+		due = o.price.share(n, o.bytes)
+	case o.bytes == 0:
+		due = min(due, c.MaxPricePerMiB.share(n, mib))
+	}
+	m.uncommit(a)
+	due = min(due, m.left(c)) // a block may be longer than any before it
+	if due == 0 {
+		return
+	}
+	c.committed += due
+	m.money.committed += due
+	a.want.bill = &bill{peer: a.peer.id, account: c, amount: due}
+}
+
+// left is what the budgets still allow to be promised.
+func (m *machine) left(c *account) Amount {
+	y := &m.money
+	n := c.Budget - min(c.Budget, c.spent.plus(c.committed))
+	if day := m.limits.DayBudget; day > 0 {
+		n = min(n, day-min(day, y.today.plus(y.committed)))
+	}
+	return n
+}
+
+// settle makes a want's bill due: its block was verified and handed to the store. It is paid even if the
+// store refused it, as whoever waits gets it all the same.
+func (m *machine) settle(w *want) {
+	b := w.bill
+	if b == nil {
+		return
+	}
+	w.bill = nil
+	y, c := &m.money, b.account
+	c.committed -= b.amount
+	y.committed -= b.amount
+	c.spent += b.amount
+	c.owed += b.amount
+	y.today += b.amount
+	y.owed += b.amount
+	if p := m.peers[b.peer]; p != nil {
+		p.dues++
+	}
+	m.stats.Spent += b.amount
+	m.stats.Bought++
+	due := Due{Amount: b.amount, Dataset: c.key, CID: w.CID, Bytes: uint64(len(w.block.RawData()))}
+	m.out.payments = append(m.out.payments, payment{b.peer, due})
+}
+
+// paid takes in how a payment went. A peer that can't be paid sells us nothing until it can.
+func (m *machine) paid(e paidEvent) {
+	p := m.peers[e.peer]
+	if e.err != nil {
+		m.stats.PaymentFailures++
+		if p != nil {
+			p.unpayable = true
+		}
+		return
+	}
+	m.stats.Payments++
+	for _, d := range e.dues {
+		m.money.owed -= d.Amount
+		if c := m.money.accounts[d.Dataset]; c != nil {
+			c.owed -= d.Amount
+		}
+	}
+	if p != nil {
+		was := m.trusted(p)
+		p.unpayable, p.dues = false, max(0, p.dues-len(e.dues))
+		if !was {
+			m.revive(p)
+		}
+	}
+}
+
+// reclaim takes back what is asked for in vain, if money is committed for it. True says that some was.
+func (m *machine) reclaim() bool {
+	stale := slices.SortedFunc(maps.Keys(m.money.stale), func(a, b *ask) int { return cmp.Compare(a.seq, b.seq) })
+	for _, a := range stale {
+		m.cancel(a)
+	}
+	return len(stale) > 0
+}
+
+// refuse ends a want that costs more than it may at everybody who has it, once nobody else is to be
+// found. True says that it did.
+func (m *machine) refuse(w *want) bool {
+	a := m.cheapest(w)
+	if a == nil || m.looking(w) {
+		return false
+	}
+	var err error
+	if m.verdict(w, a.offer) == tooDear {
+		m.stats.TooDear++
+		err = m.tooDearError(w, a)
+	} else {
+		m.stats.OverBudget++
+		err = m.budgetError(w, a)
+	}
+	m.fail(w, err)
+	return true
+}
+
+// cheapest returns the ask with the best offer for a want if all that is known are offers too dear, else nil.
+func (m *machine) cheapest(w *want) (best *ask) {
+	for _, a := range w.asks {
+		switch {
+		case a.live() || a.kind == WantBlock && a.expired:
+			return nil // it may be free, or come
+		case a.answer != answerHave:
+		case m.verdict(w, a.offer) < tooDear:
+			return nil // it can be had, if not at once
+		case best == nil || a.offer.price < best.offer.price:
+			best = a
+		}
+	}
+	return best
+}
+
+// looking says whether somebody may yet be found who has a want's block.
+func (m *machine) looking(w *want) bool {
+	if m.now-w.soughtAt >= searchPatience {
+		return false
+	}
+	for _, c := range []cid.Cid{w.CID, w.session.key} {
+		if f := m.searches[c]; f != nil && (f.running || f.queued) {
+			return true
+		}
+	}
+	return w.session.dialing > 0 || slices.ContainsFunc(w.session.members, func(mb *member) bool { return mb.peer.dialQueued })
+}
+
+// refuseAll ends those of a session's wants that are too dear.
+func (m *machine) refuseAll(s *session) {
+	for _, w := range s.waiting() {
+		if len(w.asks) > 0 {
+			m.refuse(w)
+		}
+	}
+}
+
+func (m *machine) tooDearError(w *want, a *ask) error {
+	e := &TooDearError{CID: w.CID, Peer: a.peer.id, Price: a.offer.price, Bytes: a.offer.bytes}
+	e.PerMiB = e.Price.share(mib, or(e.Bytes, uint64(w.session.estimate(w))))
+	if c := w.session.account; c != nil {
+		e.Limit = c.MaxPricePerMiB
+	}
+	return e
+}
+
+func (m *machine) budgetError(w *want, a *ask) error {
+	c := w.session.account
+	e := &BudgetError{CID: w.CID, Dataset: c.key, Peer: a.peer.id, Price: a.offer.price, Spent: c.spent, Budget: c.Budget}
+	if c.spent.plus(e.Price) <= c.Budget {
+		e.Spent, e.Budget, e.Day = m.money.today, m.limits.DayBudget, true
+	}
+	return e
+}
