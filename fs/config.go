@@ -52,6 +52,9 @@ type Config struct {
 	// AllowOther lets other users than the mounting one in; modes are then checked as on any file system.
 	AllowOther bool
 
+	// NoPassthrough has every read go through this process, also of complete files.
+	NoPassthrough bool
+
 	// FsName is the name of the source in the mount table. Default "holdfast:" and the CID.
 	FsName string
 

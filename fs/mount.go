@@ -72,7 +72,9 @@ func Mount(ctx context.Context, dir string, cfg Config) (*Mounted, error) {
 	if e, ok, err := topMount(name); err == nil && ok && e.ours() {
 		m.device = e.device
 	}
-	t.through.probe(m.server, cfg.Logger)
+	if !cfg.NoPassthrough {
+		t.through.probe(m.server, cfg.Logger)
+	}
 	raiseReadahead(name, cfg.Logger)
 	return m, nil
 }

@@ -103,3 +103,19 @@ func stopped(t *testing.T, n *swarm.Node, do func()) {
 	defer syscall.Kill(n.Pid(), syscall.SIGCONT)
 	do()
 }
+
+// TestPassthroughTurnedOff reads a complete file of a mount that is told to answer all reads itself.
+func TestPassthroughTurnedOff(t *testing.T) {
+	s, a, _ := near(t)
+	big := s.RandomFile(16<<20, 2, "tree", "big")
+	root := a.Add(s.Path("tree"))
+	for _, flag := range []string{"--passthrough=true", "--passthrough=false"} {
+		m := a.Mount("m"+flag, root, flag)
+		before := readsOf(t, a, m)
+		s.MustSh(`cmp "$1" "$2"`, m+"/big", big)
+		if answered := readsOf(t, a, m) > before; answered != (flag == "--passthrough=false") {
+			t.Errorf("%s: the node answered reads: %v", flag, answered)
+		}
+		a.Must("umount", m)
+	}
+}

@@ -21,6 +21,7 @@ const unmountPatience = 20 * time.Second
 // mountFlags are the options of mount.
 type mountFlags struct {
 	detach, background bool
+	passthrough        bool
 	req                api.MountRequest
 }
 
@@ -37,6 +38,7 @@ restores such mounts when it starts. Reads of blocks that nobody has fail after 
 		Example: "  holdfast mount bafy… /mnt/photos\n  holdfast mount --detach bafy… /mnt/photos\n  holdfast mount /mnt/cids && ls /mnt/cids/bafy…",
 		Args:    args(1, 2, "a CID and a directory are"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			f.req.NoPassthrough = !f.passthrough
 			err := a.mount(cmd.Context(), cmd, args, f)
 			if errors.Is(err, errTerminated) {
 				return nil // asked to end, and did
@@ -48,6 +50,7 @@ restores such mounts when it starts. Reads of blocks that nobody has fail after 
 	flags.BoolVar(&f.detach, "detach", false, "return when the mount answers")
 	flags.BoolVar(&f.req.Lazy, "lazy", false, "mount even if nobody has the root now")
 	flags.BoolVar(&f.req.AllowOther, "allow-other", false, "let other users in")
+	flags.BoolVar(&f.passthrough, "passthrough", true, "let the kernel read complete files by itself")
 	flags.BoolVar(&f.background, "background", false, "")
 	flags.MarkHidden("background")
 	settingFlags(cmd, "timeout", "readahead", "cache-size")

@@ -75,6 +75,8 @@ type MountRequest struct {
 	Remember   bool          `json:"remember,omitempty"` // a daemon restores it at start
 	Timeout    time.Duration `json:"timeout,omitempty"`  // zero: the node's
 	Readahead  int64         `json:"readahead,omitempty"`
+
+	NoPassthrough bool `json:"no_passthrough,omitempty"` // the node answers all reads, also of complete files
 }
 
 // StateMounted is the state of a mount that answers.
@@ -90,6 +92,8 @@ type Mount struct {
 	Reads      uint64    `json:"reads"`
 	BytesRead  uint64    `json:"bytes_read"`
 	Errors     uint64    `json:"errors"`
+
+	Passthrough uint64 `json:"passthrough"` // files handed to the kernel, which reads them by itself
 }
 
 // Pin is a root whose blocks stay.

@@ -153,7 +153,7 @@ func (n *Node) Mount(ctx context.Context, req api.MountRequest) (api.Mount, erro
 	}
 	if err == nil && req.Remember && n.cfg.Daemon {
 		err = n.cfg.Repo.SaveMount(repo.SavedMount{Dir: req.Dir, CID: req.CID, AllowOther: req.AllowOther,
-			Timeout: req.Timeout, Readahead: req.Readahead})
+			NoPassthrough: req.NoPassthrough, Timeout: req.Timeout, Readahead: req.Readahead})
 		if err != nil {
 			err = errors.Join(err, takeOut(context.WithoutCancel(ctx), f))
 		}
@@ -202,7 +202,7 @@ func (m *mounts) ended(mnt *mount) {
 // mountConfig is what fs needs to know for a request.
 func (n *Node) mountConfig(req api.MountRequest) (fs.Config, error) {
 	cfg := fs.Config{Blocks: n.blocks, Timeout: n.cfg.Settings.Timeout, ReadaheadBytes: n.cfg.Settings.Readahead,
-		Lazy: req.Lazy, AllowOther: req.AllowOther, Logger: n.log, Statfs: n.usage}
+		Lazy: req.Lazy, AllowOther: req.AllowOther, NoPassthrough: req.NoPassthrough, Logger: n.log, Statfs: n.usage}
 	if req.Timeout > 0 {
 		cfg.Timeout = req.Timeout
 	}
@@ -305,7 +305,7 @@ func (mnt *mount) describe() api.Mount {
 	out := api.Mount{Dir: mnt.req.Dir, CID: mnt.req.CID, State: mnt.state, Since: mnt.since, Remembered: mnt.req.Remember}
 	if mnt.fs != nil {
 		s := mnt.fs.Stats()
-		out.Reads, out.BytesRead, out.Errors = s.Reads, s.ReadBytes, s.Failed
+		out.Reads, out.BytesRead, out.Errors, out.Passthrough = s.Reads, s.ReadBytes, s.Failed, s.Passthrough
 	}
 	return out
 }

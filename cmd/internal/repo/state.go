@@ -20,6 +20,8 @@ type SavedMount struct {
 	CID        string `json:"cid,omitempty"` // empty: any CID by name
 	AllowOther bool   `json:"allow_other,omitempty"`
 
+	NoPassthrough bool `json:"no_passthrough,omitempty"`
+
 	Timeout   time.Duration `json:"timeout,omitempty"`   // zero: the node's
 	Readahead int64         `json:"readahead,omitempty"` // in bytes; zero: the node's
 }
