@@ -111,14 +111,15 @@ func (b *Book) write(l *ledger) error {
 		os.Remove(tmp)
 		return fmt.Errorf("write book: %w", err)
 	}
-	if err := syncDir(filepath.Dir(b.path)); err != nil {
+	if err := syncPath(filepath.Dir(b.path)); err != nil {
 		return fmt.Errorf("write book: %w", err)
 	}
 	return nil
 }
 
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
+// syncPath flushes a file or a folder.
+func syncPath(path string) error {
+	d, err := os.Open(path)
 	if err != nil {
 		return err
 	}
