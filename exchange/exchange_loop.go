@@ -112,7 +112,7 @@ func (l *loop) request(v any) {
 	switch v := v.(type) {
 	case request:
 		l.callers[v.event.intent] = v.caller
-		l.openAccount(v.event.want)
+		l.openWallet(v.event.want)
 		if !v.deadline.IsZero() {
 			v.event.deadline = max(1, v.deadline.Sub(l.start))
 		}

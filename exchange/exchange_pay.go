@@ -2,6 +2,7 @@ package exchange
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"slices"
 	"sync"
@@ -19,6 +20,8 @@ const (
 	payLast    = 2 * time.Second
 	// payWorkers is how many peers are paid at a time.
 	payWorkers = 8
+	// refBytes is how long a payment's ref is.
+	refBytes = 16
 )
 
 // AccountInfo is what may be and was spent for a dataset.
@@ -43,9 +46,9 @@ func (e *Exchange) SetSpending(dataset cid.Cid, s Spending) error {
 	_, spent := e.cfg.Purse.Spent(dataset)
 	err := ErrClosed
 	e.ask(func(m *machine) {
-		m.Step(accountEvent{dataset, spent})
+		m.Step(walletEvent{dataset, spent})
 		m.Step(spendingEvent{dataset, s})
-		if err = nil; m.money.accounts[dataset] == nil {
+		if err = nil; m.money.wallets[dataset] == nil {
 			err = fmt.Errorf("%w: too many datasets are in use", ErrInvalid)
 		}
 	})
@@ -67,8 +70,8 @@ func (e *Exchange) Accounts() []AccountInfo {
 	return infos
 }
 
-// openAccount tells the machine what was spent for the dataset of a want before, if anything may be.
-func (l *loop) openAccount(w Want) {
+// openWallet tells the machine what was spent for the dataset of a want before, if anything may be.
+func (l *loop) openWallet(w Want) {
 	if l.cfg.Purse == nil || l.limits.Spending == (Spending{}) {
 		return
 	}
@@ -76,9 +79,9 @@ func (l *loop) openAccount(w Want) {
 	if !key.Defined() {
 		key = w.CID
 	}
-	if l.machine.money.accounts[key] == nil {
+	if l.machine.money.wallets[key] == nil {
 		_, spent := l.cfg.Purse.Spent(key)
-		l.machine.Step(accountEvent{key, spent})
+		l.machine.Step(walletEvent{key, spent})
 	}
 }
 
@@ -142,16 +145,25 @@ func (t *till) settled(p peer.ID, n int) {
 // payDues pays a peer until nothing is due. A payment that fails is repeated, later each time; readers
 // never wait for it.
 func (e *Exchange) payDues(ctx context.Context, p peer.ID) {
-	failures := 0
 	for dues := e.till.batch(p); len(dues) > 0; dues = e.till.batch(p) {
-		err := e.payOnce(ctx, p, dues)
-		if err == nil {
-			failures = 0
-			e.till.settled(p, len(dues))
-			e.answer(ctx, paidEvent{p, dues, nil})
-			continue
+		ref := make([]byte, refBytes)
+		rand.Read(ref)
+		if !e.payBatch(ctx, p, ref, dues) && !e.payLast(ctx, p, ref, dues) {
+			return
 		}
-		if failures++; failures == 1 && ctx.Err() == nil {
+		e.till.settled(p, len(dues))
+		e.answer(ctx, paidEvent{p, dues, nil})
+	}
+}
+
+// payBatch tries to pay until it is done, or ctx has ended.
+func (e *Exchange) payBatch(ctx context.Context, p peer.ID, ref []byte, dues []Due) bool {
+	for failures := 1; ctx.Err() == nil; failures++ {
+		err := e.payOnce(ctx, p, ref, dues)
+		if err == nil {
+			return true
+		}
+		if failures == 1 && ctx.Err() == nil {
 			e.log.Warn("payment failed: nothing more is bought of the peer until it works", "op", "pay", "peer", p, "err", err)
 		}
 		e.answer(ctx, paidEvent{p, dues, err})
@@ -159,15 +171,14 @@ func (e *Exchange) payDues(ctx context.Context, p peer.ID) {
 		select {
 		case <-wait.C:
 		case <-ctx.Done():
-			wait.Stop()
-			e.payLast(ctx, p)
-			return
 		}
+		wait.Stop()
 	}
+	return false
 }
 
 // payOnce pays when it is this peer's turn.
-func (e *Exchange) payOnce(ctx context.Context, p peer.ID, dues []Due) error {
+func (e *Exchange) payOnce(ctx context.Context, p peer.ID, ref []byte, dues []Due) error {
 	select {
 	case e.till.workers <- struct{}{}:
 	case <-ctx.Done():
@@ -176,18 +187,16 @@ func (e *Exchange) payOnce(ctx context.Context, p peer.ID, dues []Due) error {
 	defer func() { <-e.till.workers }()
 	ctx, stop := context.WithTimeout(ctx, payTimeout)
 	defer stop()
-	return e.cfg.Purse.Pay(ctx, p, dues)
+	return e.cfg.Purse.Pay(ctx, p, ref, dues)
 }
 
-// payLast tries once more to pay all that is due to a peer, as it will be forgotten.
-func (e *Exchange) payLast(ctx context.Context, p peer.ID) {
+// payLast tries once more to pay a batch, as Run ends and all that is due will be forgotten.
+func (e *Exchange) payLast(ctx context.Context, p peer.ID, ref []byte, dues []Due) bool {
 	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), payLast)
 	defer stop()
-	for dues := e.till.batch(p); len(dues) > 0; dues = e.till.batch(p) {
-		if err := e.cfg.Purse.Pay(ctx, p, dues); err != nil {
-			e.log.Warn("some blocks were not paid for", "op", "pay", "peer", p, "blocks", len(dues), "err", err)
-			return
-		}
-		e.till.settled(p, len(dues))
+	err := e.cfg.Purse.Pay(ctx, p, ref, dues)
+	if err != nil {
+		e.log.Warn("some blocks were not paid for", "op", "pay", "peer", p, "blocks", len(dues), "err", err)
 	}
+	return err == nil
 }

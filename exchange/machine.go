@@ -181,8 +181,8 @@ func (m *machine) Step(event any) {
 // stepMoney takes in an event of money.
 func (m *machine) stepMoney(event any) {
 	switch e := event.(type) {
-	case accountEvent:
-		m.openAccount(e)
+	case walletEvent:
+		m.openWallet(e)
 	case spendingEvent:
 		m.setSpending(e)
 	case dayEvent:

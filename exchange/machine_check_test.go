@@ -178,6 +178,9 @@ func checkIdle(t testing.TB, m *machine) {
 	if len(m.sessions) > 0 || m.searching+m.dialing > 0 {
 		t.Fatalf("left when idle: %d sessions, %d searches, %d dials", len(m.sessions), m.searching, m.dialing)
 	}
+	if m.money.committed+m.money.owed > 0 || len(m.money.stale) > 0 {
+		t.Fatalf("left when idle: %d promised, %d owed", m.money.committed, m.money.owed)
+	}
 	for _, p := range m.peers {
 		if len(p.asks) > 0 || len(p.members) > 0 {
 			t.Fatalf("left when idle: %d asks at %s, %d memberships", len(p.asks), p.id, len(p.members))
@@ -222,12 +225,12 @@ func (l lists) check(t testing.TB, m *machine) {
 // checkMoney: what is promised is what asks and bills say, and stays within the budgets.
 func checkMoney(t testing.TB, m *machine) {
 	y := &m.money
-	sums := make(map[*account]Amount)
+	sums := make(map[*wallet]Amount)
 	var committed, owed Amount
 	stale := 0
 	for _, w := range m.wants {
 		for _, a := range w.asks {
-			if sums[a.account] += a.committed; a.committed > 0 && (a.kind != WantBlock || a.answer != answerNone || a.account == nil) {
+			if sums[a.wallet] += a.committed; a.committed > 0 && (a.kind != WantBlock || a.answer != answerNone || a.wallet == nil) {
 				t.Fatalf("%d promised for %s of %s", a.committed, a.kind, w.CID)
 			}
 			committed += a.committed
@@ -241,22 +244,22 @@ func checkMoney(t testing.TB, m *machine) {
 			if w.state != wantStoring {
 				t.Fatalf("bill for a want that is %s", w.state)
 			}
-			sums[b.account] += b.amount
+			sums[b.wallet] += b.amount
 			committed += b.amount
 		}
 	}
-	for key, c := range y.accounts {
+	for key, c := range y.wallets {
 		if sums[c] != c.committed || c.key != key || c.session != m.sessions[key] {
-			t.Fatalf("account of %s: %d promised, counted %d", key, sums[c], c.committed)
+			t.Fatalf("wallet of %s: %d promised, counted %d", key, sums[c], c.committed)
 		}
 		owed += c.owed
 	}
-	if committed != y.committed || owed != y.owed || stale != len(y.stale) || len(y.order) != len(y.accounts) || len(y.order) > m.limits.Accounts {
-		t.Fatalf("%d promised, counted %d; %d owed, counted %d; %d stale; %d accounts", committed, y.committed, owed, y.owed, stale, len(y.order))
+	if committed != y.committed || owed != y.owed || stale != len(y.stale) || len(y.order) != len(y.wallets) || len(y.order) > m.limits.Accounts {
+		t.Fatalf("%d promised, counted %d; %d owed, counted %d; %d stale; %d wallets", committed, y.committed, owed, y.owed, stale, len(y.order))
 	}
 	for _, s := range m.sessions {
-		if s.account != y.accounts[s.key] {
-			t.Fatal("session has another account")
+		if s.wallet != y.wallets[s.key] {
+			t.Fatal("session has another wallet")
 		}
 	}
 }

@@ -21,7 +21,8 @@ func (m *machine) dispatch() {
 		s := m.turn[0]
 		m.turn = m.turn[1:]
 		blocked++
-		if m.serve(s) > 0 {
+		reclaims := m.money.reclaims
+		if m.serve(s) > 0 || m.money.reclaims != reclaims { // what one could not use another may
 			blocked = 0
 		}
 		if s.queued() > 0 {
@@ -86,9 +87,8 @@ func (m *machine) choose(w *want) (best *peerState, some bool) {
 		if !ok {
 			continue
 		}
-		o, known := m.quote(w, mb.peer)
-		v := m.verdict(w, o)
-		if !known || v >= tooDear || o.price > 0 && !m.trusted(mb.peer) {
+		o, v := m.buys(w, mb.peer)
+		if v >= tooDear {
 			continue
 		}
 		cost += m.worth(s, o.price)
@@ -208,7 +208,7 @@ func (m *machine) explore(w *want) {
 func (m *machine) silentProspect(w *want) *peerState {
 	n := w.session.estimate(w)
 	for _, p := range m.ranking() {
-		if !p.presences && m.prospect(w, p) && m.room(w, p, n, false) {
+		if _, v := m.buys(w, p); v == affordable && !p.presences && m.prospect(w, p) && m.room(w, p, n, false) {
 			return p
 		}
 	}

@@ -24,17 +24,18 @@ const (
 // money is what was and may be spent. What is committed was promised for blocks that are asked for; what
 // is owed was promised for blocks that came, and is not known to be paid. Both count as spent.
 type money struct {
-	accounts  map[cid.Cid]*account
-	order     []*account // those not used for longest first
-	today     Amount     // paid or owed since the day began
+	wallets   map[cid.Cid]*wallet
+	order     []*wallet // those not used for longest first
+	today     Amount    // paid or owed since the day began
 	owed      Amount
 	committed Amount
 	stale     map[*ask]struct{} // committed for what is not waited for any more, but may still come
+	reclaims  int               // how often something was reclaimed
 	tight     bool              // what choose found lacks nothing but money that is committed elsewhere
 }
 
-// account is the money of one dataset.
-type account struct {
+// wallet is the money of one dataset.
+type wallet struct {
 	Spending
 	key       cid.Cid
 	session   *session // nil when no session is open for it
@@ -52,9 +53,9 @@ type priceTag struct {
 
 // bill is what is to be paid for a block that is here, once it is stored.
 type bill struct {
-	peer    peer.ID
-	account *account
-	amount  Amount
+	peer   peer.ID
+	wallet *wallet
+	amount Amount
 }
 
 // payment is a due and who is to be paid.
@@ -65,13 +66,13 @@ type payment struct {
 
 // The events of money.
 type (
-	// accountEvent: a dataset is about to be used; so much was spent for it before. An account that is
+	// walletEvent: a dataset is about to be used; so much was spent for it before. A wallet that is
 	// known already stays as it is.
-	accountEvent struct {
+	walletEvent struct {
 		dataset cid.Cid
 		spent   Amount
 	}
-	// spendingEvent: so much may be spent for a dataset from now on. It follows an accountEvent.
+	// spendingEvent: so much may be spent for a dataset from now on. It follows an walletEvent.
 	spendingEvent struct {
 		dataset  cid.Cid
 		spending Spending
@@ -87,46 +88,46 @@ type (
 )
 
 func newMoney() money {
-	return money{accounts: make(map[cid.Cid]*account), stale: make(map[*ask]struct{})}
+	return money{wallets: make(map[cid.Cid]*wallet), stale: make(map[*ask]struct{})}
 }
 
-// openAccount begins an account, in place of the one that is of no use for longest if there are too many.
-func (m *machine) openAccount(e accountEvent) {
+// openWallet begins a wallet, in place of the one that is of no use for longest if there are too many.
+func (m *machine) openWallet(e walletEvent) {
 	y := &m.money
-	if y.accounts[e.dataset] != nil {
+	if y.wallets[e.dataset] != nil {
 		return
 	}
 	if len(y.order) >= m.limits.Accounts {
-		i := slices.IndexFunc(y.order, func(c *account) bool { return c.session == nil && c.committed == 0 && c.owed == 0 })
+		i := slices.IndexFunc(y.order, func(c *wallet) bool { return c.session == nil && c.committed == 0 && c.owed == 0 })
 		if i < 0 {
 			return // nothing is paid for a dataset too many
 		}
-		delete(y.accounts, y.order[i].key)
+		delete(y.wallets, y.order[i].key)
 		y.order = slices.Delete(y.order, i, i+1)
 	}
-	c := &account{key: e.dataset, Spending: m.limits.Spending, spent: e.spent, session: m.sessions[e.dataset]}
+	c := &wallet{key: e.dataset, Spending: m.limits.Spending, spent: e.spent, session: m.sessions[e.dataset]}
 	if c.session != nil {
-		c.session.account = c
+		c.session.wallet = c
 	}
-	y.accounts[c.key] = c
+	y.wallets[c.key] = c
 	y.order = append(y.order, c)
 }
 
-// useAccount joins a new session with the account of its dataset, if there is one.
-func (m *machine) useAccount(s *session) {
+// useWallet joins a new session with the wallet of its dataset, if there is one.
+func (m *machine) useWallet(s *session) {
 	y := &m.money
-	c := y.accounts[s.key]
+	c := y.wallets[s.key]
 	if c == nil {
 		return
 	}
-	s.account, c.session = c, s
+	s.wallet, c.session = c, s
 	i := slices.Index(y.order, c)
 	y.order = append(slices.Delete(y.order, i, i+1), c)
 }
 
 // setSpending changes what may be spent. What was too dear may not be any more.
 func (m *machine) setSpending(e spendingEvent) {
-	c := m.money.accounts[e.dataset]
+	c := m.money.wallets[e.dataset]
 	if c == nil {
 		return
 	}
@@ -184,6 +185,7 @@ const (
 	tight              // it will be affordable if what is committed elsewhere is not spent
 	tooDear
 	overBudget
+	notNow // the price is not known, or the peer can't be paid
 )
 
 // verdict says whether an offer for a want may be taken.
@@ -191,7 +193,7 @@ func (m *machine) verdict(w *want, o priceTag) verdict {
 	if o.price == 0 {
 		return affordable
 	}
-	c := w.session.account
+	c := w.session.wallet
 	if c == nil || o.price > c.MaxPricePerMiB.share(or(o.bytes, uint64(w.session.estimate(w))), mib) {
 		return tooDear
 	}
@@ -205,6 +207,15 @@ func (m *machine) verdict(w *want, o priceTag) verdict {
 	return affordable
 }
 
+// buys returns what p takes for a want's block, and whether it may be asked for the block for that.
+func (m *machine) buys(w *want, p *peerState) (priceTag, verdict) {
+	o, known := m.quote(w, p)
+	if !known || o.price > 0 && !m.trusted(p) {
+		return o, notNow
+	}
+	return o, m.verdict(w, o)
+}
+
 // trusted says whether a peer is known to take our payments, and waits for few.
 func (m *machine) trusted(p *peerState) bool { return !p.unpayable && p.dues < m.limits.PeerDues }
 
@@ -213,10 +224,10 @@ func (m *machine) worth(s *session, price Amount) time.Duration {
 	if price == 0 {
 		return 0
 	}
-	if s.account == nil || s.account.PerSecond == 0 {
+	if s.wallet == nil || s.wallet.PerSecond == 0 {
 		return min(worthless*time.Duration(min(price, 1000)), worthlessMost)
 	}
-	seconds := float64(price) / float64(s.account.PerSecond)
+	seconds := float64(price) / float64(s.wallet.PerSecond)
 	return min(time.Duration(min(seconds, worthlessMost.Seconds())*float64(time.Second)), worthlessMost)
 }
 
@@ -226,8 +237,8 @@ func (m *machine) commit(a *ask, o priceTag) {
 	if o.price == 0 {
 		return
 	}
-	a.account, a.committed = a.want.session.account, o.price
-	a.account.committed += o.price
+	a.wallet, a.committed = a.want.session.wallet, o.price
+	a.wallet.committed += o.price
 	m.money.committed += o.price
 }
 
@@ -237,9 +248,9 @@ func (m *machine) uncommit(a *ask) {
 	if a.committed == 0 {
 		return
 	}
-	a.account.committed -= a.committed
+	a.wallet.committed -= a.committed
 	m.money.committed -= a.committed
-	a.account, a.committed = nil, 0
+	a.wallet, a.committed = nil, 0
 }
 
 // charge turns what was promised for an ask into the bill of its want, as a block of n bytes came. It is
@@ -248,7 +259,7 @@ func (m *machine) charge(a *ask, n uint64) {
 	if a.committed == 0 {
 		return
 	}
-	o, c := a.offer, a.account
+	o, c := a.offer, a.wallet
 	due := o.price
 	switch {
 	case o.rate || n < o.bytes:
@@ -263,11 +274,11 @@ func (m *machine) charge(a *ask, n uint64) {
 	}
 	c.committed += due
 	m.money.committed += due
-	a.want.bill = &bill{peer: a.peer.id, account: c, amount: due}
+	a.want.bill = &bill{peer: a.peer.id, wallet: c, amount: due}
 }
 
 // left is what the budgets still allow to be promised.
-func (m *machine) left(c *account) Amount {
+func (m *machine) left(c *wallet) Amount {
 	y := &m.money
 	n := c.Budget - min(c.Budget, c.spent.plus(c.committed))
 	if day := m.limits.DayBudget; day > 0 {
@@ -284,7 +295,7 @@ func (m *machine) settle(w *want) {
 		return
 	}
 	w.bill = nil
-	y, c := &m.money, b.account
+	y, c := &m.money, b.wallet
 	c.committed -= b.amount
 	y.committed -= b.amount
 	c.spent += b.amount
@@ -313,7 +324,7 @@ func (m *machine) paid(e paidEvent) {
 	m.stats.Payments++
 	for _, d := range e.dues {
 		m.money.owed -= d.Amount
-		if c := m.money.accounts[d.Dataset]; c != nil {
+		if c := m.money.wallets[d.Dataset]; c != nil {
 			c.owed -= d.Amount
 		}
 	}
@@ -331,6 +342,9 @@ func (m *machine) reclaim() bool {
 	stale := slices.SortedFunc(maps.Keys(m.money.stale), func(a, b *ask) int { return cmp.Compare(a.seq, b.seq) })
 	for _, a := range stale {
 		m.cancel(a)
+	}
+	if len(stale) > 0 {
+		m.money.reclaims++
 	}
 	return len(stale) > 0
 }
@@ -395,14 +409,14 @@ func (m *machine) refuseAll(s *session) {
 func (m *machine) tooDearError(w *want, a *ask) error {
 	e := &TooDearError{CID: w.CID, Peer: a.peer.id, Price: a.offer.price, Bytes: a.offer.bytes}
 	e.PerMiB = e.Price.share(mib, or(e.Bytes, uint64(w.session.estimate(w))))
-	if c := w.session.account; c != nil {
+	if c := w.session.wallet; c != nil {
 		e.Limit = c.MaxPricePerMiB
 	}
 	return e
 }
 
 func (m *machine) budgetError(w *want, a *ask) error {
-	c := w.session.account
+	c := w.session.wallet
 	e := &BudgetError{CID: w.CID, Dataset: c.key, Peer: a.peer.id, Price: a.offer.price, Spent: c.spent, Budget: c.Budget}
 	if c.spent.plus(e.Price) <= c.Budget {
 		e.Spent, e.Budget, e.Day = m.money.today, m.limits.DayBudget, true

@@ -16,6 +16,7 @@ import (
 var tightLimits = Limits{
 	TotalBytes: 8000, PeerBytes: 4000, PeerBytesMin: 2000, ProbeBytes: 1500,
 	PeerWants: 12, PeersPerBlock: 3, ActivePeers: 4, KnownPeers: 6, Sessions: 3, StoreBytes: 3000,
+	DayBudget: 30_000, Accounts: 3, PeerDues: 6,
 	Dials: 2, DialsPerSession: 1, Searches: 2, SearchProviders: 4, HedgeBytes: 2000, UnaskedBytes: 5000,
 }
 
@@ -34,12 +35,16 @@ type world struct {
 	search  []cid.Cid
 	storing []cid.Cid
 	active  map[peer.ID]bool
+	until   map[intentID]time.Duration
+	till    worldTill
+	greedy  bool // all peers want money
 }
 
 func newWorld(t testing.TB, seed uint64) *world {
 	w := &world{
 		TB: t, random: rand.New(rand.NewPCG(seed, 1)), m: newMachine(tightLimits.withDefaults()), lists: make(lists),
 		held: make(map[cid.Cid]blocks.Block), open: make(map[intentID]cid.Cid), active: make(map[peer.ID]bool),
+		until: make(map[intentID]time.Duration), till: newWorldTill(), greedy: seed%2 == 1,
 	}
 	for i := range 40 {
 		b := leaf(i, 10+i*i)
@@ -92,13 +97,9 @@ func (w *world) after() {
 		w.storing = append(w.storing, a.Block.Cid())
 	}
 	for _, res := range r.resolved {
-		for _, id := range res.intents {
-			if c, ok := w.open[id]; !ok || res.block == nil || !c.Equals(res.block.Cid()) {
-				w.Fatalf("intent %d was resolved with a block it does not wait for", id)
-			}
-			delete(w.open, id)
-		}
+		w.resolved(res)
 	}
+	w.owes(r.payments)
 	for _, p := range r.protects {
 		if w.active[p.peer] == p.on {
 			w.Fatalf("%s was protected %v twice", p.peer, p.on)
@@ -108,8 +109,35 @@ func (w *world) after() {
 	if len(w.open) != len(w.m.intents) {
 		w.Fatalf("%d intents are open, %d known", len(w.open), len(w.m.intents))
 	}
+	for id, at := range w.until {
+		if i := w.m.intents[id]; i != nil && at <= w.m.now && i.want.state != wantStoring {
+			w.Fatalf("intent %d is open after its deadline", id)
+		}
+	}
 	checkMachine(w, w.m)
 	w.lists.check(w, w.m)
+	w.checkBudgets()
+}
+
+// resolved checks how intents end.
+func (w *world) resolved(res resolution) {
+	for _, id := range res.intents {
+		c, ok := w.open[id]
+		var dear *TooDearError
+		var broke *BudgetError
+		switch {
+		case !ok:
+			w.Fatalf("intent %d ends twice", id)
+		case res.block != nil && c.Equals(res.block.Cid()):
+		case res.block == nil && errors.Is(res.err, ErrTimeout) && w.until[id] > 0 && w.until[id] <= w.m.now:
+		case errors.As(res.err, &dear) && dear.CID.Equals(c) && dear.Price > 0 && dear.PerMiB > dear.Limit:
+		case errors.As(res.err, &broke) && broke.CID.Equals(c) && broke.Price+broke.Spent > broke.Budget:
+		default:
+			w.Fatalf("intent %d for %s ends with %v, %v", id, c, res.block, res.err)
+		}
+		delete(w.open, id)
+		delete(w.until, id)
+	}
 }
 
 // happens lets a random event happen.
@@ -117,6 +145,10 @@ func (w *world) happens() {
 	r := w.random
 	p := pick(r, w.peers)
 	switch n := r.IntN(100); {
+	case n < 2:
+		w.spends()
+	case n < 4:
+		w.pays()
 	case n < 20:
 		w.wants()
 	case n < 24 && len(w.open) > 0:
@@ -155,7 +187,12 @@ func (w *world) wants() {
 		want.Dataset = w.blocks[n].Cid()
 	}
 	w.open[w.next] = want.CID
-	w.step(wantEvent{intent: w.next, want: want, bulk: w.random.IntN(2) == 0})
+	e := wantEvent{intent: w.next, want: want, bulk: w.random.IntN(2) == 0}
+	if w.random.IntN(4) == 0 {
+		e.deadline = w.m.now + time.Duration(w.random.IntN(5000)+1)*time.Millisecond
+		w.until[w.next] = e.deadline
+	}
+	w.step(e)
 }
 
 // forgets ends the lowest of some random intents, as map order is not repeatable.
@@ -164,6 +201,7 @@ func (w *world) forgets() {
 	for id := from; id <= w.next; id++ {
 		if _, ok := w.open[id]; ok {
 			delete(w.open, id)
+			delete(w.until, id)
 			w.step(forgetEvent{id})
 			return
 		}
@@ -195,8 +233,11 @@ func (w *world) answers(p peer.ID) {
 		case n == 0 && e.SendDontHave:
 			in.Presences = []Presence{{CID: b.Cid(), Have: false}}
 		case n == 1 && e.Kind == WantHave:
-			in.Presences = []Presence{{CID: b.Cid(), Have: true}}
+			in.Presences = []Presence{w.offers(p, b)}
+		case n == 1 && w.charges(p) && w.random.IntN(2) == 0: // it wants money first
+			in.Presences = []Presence{w.offers(p, b)}
 		case n == 2 || e.Kind == WantBlock:
+			w.delivers(p, b, e)
 			in.Blocks = []blocks.Block{b}
 			delete(w.lists[p], b.Cid().KeyString())
 		}
@@ -241,7 +282,7 @@ func (w *world) unasked(p peer.ID) {
 	}
 	in := Incoming{Blocks: []blocks.Block{b}}
 	if w.random.IntN(3) == 0 {
-		in = Incoming{Presences: []Presence{{CID: b.Cid(), Have: w.random.IntN(2) == 0}}}
+		in = Incoming{Presences: []Presence{{CID: b.Cid(), Have: w.random.IntN(2) == 0, Price: Amount(w.random.IntN(3) * 100)}}}
 	}
 	w.step(receivedEvent{p, in})
 }
@@ -270,7 +311,7 @@ func (w *world) heal() {
 				w.step(receivedEvent{angel, Incoming{Blocks: []blocks.Block{b}}})
 			}
 		}
-		if len(w.m.wants) == 0 {
+		if w.pays(); len(w.m.wants) == 0 && len(w.till.unpaid) == 0 {
 			return
 		}
 		w.pass(200 * time.Millisecond)
@@ -278,8 +319,8 @@ func (w *world) heal() {
 	w.Fatalf("%d wants are left beside a peer that has everything", len(w.m.wants))
 }
 
-// randomEvents is one life of a machine.
-func randomEvents(t *testing.T, seed uint64, events int) {
+// randomEvents is one life of a machine. It returns the figures at its end.
+func randomEvents(t *testing.T, seed uint64, events int) Stats {
 	t.Helper()
 	defer func() {
 		if r := recover(); r != nil || t.Failed() {
@@ -290,23 +331,34 @@ func randomEvents(t *testing.T, seed uint64, events int) {
 		}
 	}()
 	w := newWorld(t, seed)
+	for range seed % 8 {
+		w.spends()
+	}
 	for range events {
 		w.happens()
 	}
 	w.heal()
 	w.pass(3 * time.Minute)
 	checkIdle(t, w.m)
+	return w.m.figures()
 }
 
 // TestRandomEvents lives many lives. A failure prints its seed.
 func TestRandomEvents(t *testing.T) {
+	var bought, refused, broke, expired, failed uint64
 	for seed := range uint64(randomSeeds) {
-		randomEvents(t, seed, 250)
+		s := randomEvents(t, seed, 600)
+		bought, refused, broke = bought+s.Bought, refused+s.TooDear, broke+s.OverBudget
+		expired, failed = expired+s.Expired, failed+s.PaymentFailures
 		if t.Failed() {
 			return
 		}
 	}
-	t.Logf("seeds 0 to %d", randomSeeds-1)
+	t.Logf("seeds 0 to %d: %d blocks bought, %d too dear, %d over budget, %d callers in vain, %d payments failed",
+		randomSeeds-1, bought, refused, broke, expired, failed)
+	if bought == 0 || refused == 0 || broke == 0 || expired == 0 || failed == 0 {
+		t.Error("some of it never happened")
+	}
 }
 
 // TestMachineRepeatsItself: the same events lead to the same decisions.

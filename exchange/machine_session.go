@@ -35,10 +35,10 @@ type session struct {
 	parked   wantList
 	inTurn   bool // it is in machine.turn
 	members  []*member
-	account  *account // nil: nothing may be paid
-	bytes    float64  // average length of a block; 0 unknown
-	largest  uint64   // length of the longest block so far
-	explored bool     // others than members were asked since the session began
+	wallet   *wallet // nil: nothing may be paid
+	bytes    float64 // average length of a block; 0 unknown
+	largest  uint64  // length of the longest block so far
+	explored bool    // others than members were asked since the session began
 	pause    time.Duration
 	dialing  int
 	lastUse  time.Duration
@@ -119,7 +119,7 @@ func (m *machine) openSession(w Want) *session {
 	s.timer.owner = s
 	m.sessions[key] = s
 	m.order = append(m.order, s)
-	m.useAccount(s)
+	m.useWallet(s)
 	m.idle++
 	for i, p := range m.ranking() {
 		if len(s.members) == 3 || i == m.limits.PeersPerBlock {
@@ -139,8 +139,8 @@ func (m *machine) closeSession(s *session) {
 	for len(s.members) > 0 {
 		m.leave(s.members[0])
 	}
-	if s.account != nil {
-		s.account.session = nil
+	if s.wallet != nil {
+		s.wallet.session = nil
 	}
 	last := m.order[len(m.order)-1]
 	m.order[s.pos], last.pos = last, s.pos

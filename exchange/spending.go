@@ -32,9 +32,10 @@ type Due struct {
 
 // Purse pays peers and remembers what was paid. Methods are safe for concurrent use.
 type Purse interface {
-	// Pay pays a peer all that is due. Either all of it is paid or, with an error, nothing; then it is
-	// called again later with the same dues and perhaps more. The slice is the caller's.
-	Pay(ctx context.Context, p peer.ID, due []Due) error
+	// Pay pays a peer all that is due. With an error nothing or all of it was paid; it is then called
+	// again later with the same dues and the same ref, under which they are paid once only. No other
+	// payment has that ref. The slices are the caller's.
+	Pay(ctx context.Context, p peer.ID, ref []byte, due []Due) error
 	// Spent returns what was paid since the day began, and what was ever paid for a dataset. It answers
 	// at once, from memory; what Pay has returned for is part of it.
 	Spent(dataset cid.Cid) (today, onDataset Amount)

@@ -137,7 +137,7 @@ type ask struct {
 	hedged    bool // somebody else was asked, or can't be
 	bytes     int64
 	offer     priceTag      // what the peer asks, or was promised, for the block
-	account   *account      // of what is committed
+	wallet    *wallet       // of what is committed
 	committed Amount        // what is promised for the block
 	at        time.Duration // when it was sent
 	expect    time.Duration // how long it was expected to take
