@@ -180,6 +180,17 @@ func (n *HostNetwork) Send(p peer.ID, entries []Entry) {
 	}
 }
 
+// Pay sends payments to a peer, as its Till takes them. Those for a peer that is gone, or speaks no protocol that
+// carries payments, are dropped: whoever pays sends its last ones again when the peer is back.
+func (n *HostNetwork) Pay(p peer.ID, vouchers [][]byte) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if r := n.peers[p]; r != nil && len(vouchers) > 0 {
+		r.wants.pay(vouchers)
+		r.startLocked(&r.wantsOn, r.sendWants)
+	}
+}
+
 // Dial implements Network.
 func (n *HostNetwork) Dial(ctx context.Context, p peer.AddrInfo) error {
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.DialTimeout)

@@ -2,6 +2,7 @@ package exchange
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/network"
@@ -64,11 +65,8 @@ func (n *HostNetwork) look(p peer.ID) {
 	if len(spoken) == 0 {
 		return
 	}
-	presences := false
-	for _, id := range spoken {
-		presences = presences || hasPresences(id)
-	}
-	n.up(p, presences)
+	presences := slices.ContainsFunc(spoken, hasPresences)
+	n.up(p, presences, slices.Contains(spoken, ProtocolHoldfast))
 }
 
 // spoken returns which of our protocols a peer is known to speak.
@@ -82,7 +80,8 @@ func (n *HostNetwork) spoken(p peer.ID) []protocol.ID {
 
 // up returns the remote of a connected peer, making it when there is none or the protocol it
 // speaks has changed. It returns nil when the network has stopped.
-func (n *HostNetwork) up(p peer.ID, presences bool) *remote {
+// pays says that the peer speaks the protocol that carries payments.
+func (n *HostNetwork) up(p peer.ID, presences, pays bool) *remote {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.stopped {
@@ -90,12 +89,14 @@ func (n *HostNetwork) up(p peer.ID, presences bool) *remote {
 	}
 	r := n.peers[p]
 	if r != nil && r.presences == presences {
+		r.ledger.canPay(pays)
 		return r
 	}
 	if r != nil {
 		n.work.Go(r.close)
 	}
 	r = n.newRemoteLocked(p, presences)
+	r.ledger.canPay(pays)
 	n.peers[p] = r
 	n.changedLocked(p)
 	return r
@@ -122,7 +123,7 @@ func (n *HostNetwork) speaking(s network.Stream) *remote {
 	if r != nil || !n.connected(p) {
 		return r
 	}
-	return n.up(p, hasPresences(s.Protocol()))
+	return n.up(p, hasPresences(s.Protocol()), s.Protocol() == ProtocolHoldfast)
 }
 
 func (n *HostNetwork) changedLocked(p peer.ID) {

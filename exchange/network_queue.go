@@ -20,6 +20,8 @@ type wantQueue struct {
 	order   []cid.Cid  // each key of pending once, oldest first
 	pending map[cid.Cid]Entry
 
+	vouchers [][]byte // payments to be sent, the last ones
+
 	overflow bool // changes were dropped since the last take
 	anew     bool // the peer does not know our list any more: the next message replaces it
 }
@@ -61,6 +63,59 @@ func coalesce(old Entry, queued bool, e Entry) Entry {
 		return old
 	}
 	return e
+}
+
+// pay queues payments. Each stands for those before it in its channel: only the last ones count.
+func (q *wantQueue) pay(vouchers [][]byte) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	defer wake(q.wake)
+	q.vouchers = lastOf(append(q.vouchers, vouchers...), maxVouchers)
+}
+
+// unpaid takes back payments that were not sent, for the next message that is.
+func (q *wantQueue) unpaid(vouchers [][]byte) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.vouchers = lastOf(append(vouchers, q.vouchers...), maxVouchers)
+}
+
+// takeVouchers removes the payments that wait.
+func (q *wantQueue) takeVouchers() [][]byte {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	out := q.vouchers
+	q.vouchers = nil
+	return out
+}
+
+// lastOf cuts off all but the last n.
+func lastOf(v [][]byte, n int) [][]byte { return v[max(0, len(v)-n):] }
+
+// voucherQueue holds payments of a peer that wait to be accepted. When there are too many the oldest go: later
+// ones say as much, and what is not accepted is sent again.
+type voucherQueue struct {
+	wake chan struct{}
+
+	mu    sync.Mutex
+	queue [][]byte
+}
+
+func newVoucherQueue() voucherQueue { return voucherQueue{wake: make(chan struct{}, 1)} }
+
+func (q *voucherQueue) add(vouchers [][]byte) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.queue = lastOf(append(q.queue, vouchers...), maxVouchers)
+	wake(q.wake)
+}
+
+func (q *voucherQueue) take() [][]byte {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	out := q.queue
+	q.queue = nil
+	return out
 }
 
 // take removes up to limit changes, oldest first. Its error says that some were dropped.

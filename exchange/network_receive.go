@@ -104,6 +104,9 @@ func (in *inbound) message(frame []byte, h hold) error {
 	if in.r.ledger != nil && (len(d.entries) > 0 || d.full) {
 		in.r.ledger.receive(d.entries, d.full)
 	}
+	if len(d.vouchers) > 0 {
+		in.r.takeVouchers(d.vouchers)
+	}
 	in.aside.Wait()
 	if in.err != nil {
 		h.give()
@@ -124,8 +127,8 @@ func (r *remote) deliver(d *decoded, frame []byte, h hold) error {
 		return err
 	}
 	r.n.counts.received.add(&d.message, len(frame))
-	if len(d.presences) > 0 || len(d.blocks) > 0 {
-		r.n.handler.Received(r.n.ctx, r.id, Incoming{Presences: d.presences, Blocks: d.blocks, Bytes: len(frame)})
+	if len(d.presences) > 0 || len(d.blocks) > 0 || d.account != nil {
+		r.n.handler.Received(r.n.ctx, r.id, Incoming{Presences: d.presences, Blocks: d.blocks, Bytes: len(frame), Account: d.account})
 	}
 	if !kept {
 		freeFrame(frame)

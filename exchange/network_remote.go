@@ -22,10 +22,11 @@ type remote struct {
 	budget    *byteBudget   // bytes of its messages in hand
 	inUse     atomic.Bool   // a session uses it: it need not share memory with strangers
 
-	wants   wantQueue
-	replies replyQueue
+	wants    wantQueue
+	replies  replyQueue
+	vouchers voucherQueue // of the peer, to be accepted
 
-	wantsOn, repliesOn bool // lanes that run; under n.mu
+	wantsOn, repliesOn, vouchersOn bool // lanes that run; under n.mu
 
 	mu      sync.Mutex // guards streams
 	closed  bool
@@ -40,6 +41,7 @@ func (n *HostNetwork) newRemoteLocked(p peer.ID, presences bool) *remote {
 		budget:   newByteBudget(n.cfg.PeerBytes),
 		wants:    newWantQueue(presences),
 		replies:  newReplyQueue(),
+		vouchers: newVoucherQueue(),
 		streams:  make(map[network.Stream]struct{}),
 	}
 	_, used := n.inUse[p]

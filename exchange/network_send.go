@@ -55,14 +55,16 @@ func (l *lane) sendBatches() error {
 		if full != nil {
 			dropped = full
 		}
-		if len(batch) == 0 {
+		vouchers := l.r.wants.takeVouchers()
+		if len(batch) == 0 && len(vouchers) == 0 {
 			if dropped != nil {
 				l.r.wants.clear()
 			}
 			return dropped
 		}
-		if err := l.send(&message{entries: batch, full: l.r.wants.takeAnew()}); err != nil {
+		if err := l.send(&message{entries: batch, full: l.r.wants.takeAnew(), vouchers: vouchers}); err != nil {
 			l.r.wants.clear()
+			l.r.wants.unpaid(vouchers)
 			return err
 		}
 	}
@@ -145,10 +147,14 @@ func (l *lane) try(m *message) error {
 	if err := l.open(); err != nil {
 		return err
 	}
+	if l.stream.Protocol() != ProtocolHoldfast {
+		m = m.plain()
+	}
 	if !hasPresences(l.stream.Protocol()) {
-		if m = m.without12(); m.empty() {
-			return nil
-		}
+		m = m.without12()
+	}
+	if m.empty() {
+		return nil
 	}
 	w := progressWriter{s: l.stream, timeout: l.r.n.cfg.MessageTimeout}
 	bw := writeBuffers.Get().(*bufio.Writer)

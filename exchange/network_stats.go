@@ -13,6 +13,10 @@ type NetworkStats struct {
 	Overflow  uint64 // wants of peers whose want list was full
 	Waiting   int    // blocks that peers wait for and we do not have
 	InFlight  int    // bytes read to be sent, or being sent
+
+	Charged         Amount // for blocks that were sent
+	Earned          Amount // in payments for them
+	RefusedPayments uint64 // vouchers that were not accepted
 }
 
 // Traffic counts what went one way over the wire.
@@ -29,11 +33,13 @@ func (n *HostNetwork) Stats() NetworkStats {
 	s := NetworkStats{Peers: len(n.peers)}
 	n.mu.Unlock()
 	s.Sent, s.Received = n.counts.sent.figures(), n.counts.received.figures()
+	s.RefusedPayments = n.counts.refusedPayments.Load()
 	s.Malformed, s.Slow, s.Refused = n.counts.malformed.Load(), n.counts.slow.Load(), n.counts.refused.Load()
 	if n.server != nil {
 		s.Overflow = n.server.overflow.Load()
 		n.server.mu.Lock()
 		s.Waiting, s.InFlight = len(n.server.waiting), n.server.inFlight
+		s.Charged, s.Earned = n.server.charged, n.server.received
 		n.server.mu.Unlock()
 	}
 	return s
@@ -45,6 +51,8 @@ type wireCounts struct {
 	malformed      atomic.Uint64 // messages
 	slow           atomic.Uint64 // messages given up in their middle
 	refused        atomic.Uint64 // incoming streams
+
+	refusedPayments atomic.Uint64
 }
 
 type wireTotals struct {

@@ -63,6 +63,8 @@ type Entry struct {
 	Kind         EntryKind
 	Priority     int32
 	SendDontHave bool // the peer should say so when it does not have the block
+
+	PricePerMiB Amount // of a WantBlock: what we have agreed to pay at most
 }
 
 // Presence is a peer's word on whether it has a block, and for how much.
@@ -78,7 +80,8 @@ type Presence struct {
 type Incoming struct {
 	Presences []Presence
 	Blocks    []blocks.Block
-	Bytes     int // length of the message on the wire
+	Bytes     int      // length of the message on the wire
+	Account   *Account // what the peer asks for blocks and how we stand with it; nil where it says nothing
 }
 
 // Handler is told what happens on the network. Its methods may be called from many goroutines and

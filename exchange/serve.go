@@ -33,7 +33,13 @@ type ServeConfig struct {
 	BytesPerSecond float64 // to all peers; 0 is no limit
 	PeerPerSecond  float64 // to one peer; 0 is no limit
 	Workers        int     // readers of the store; default 4
-	Logger         *slog.Logger
+
+	PricePerMiB Amount // asked for blocks; 0 serves them free, and without limit of credit
+	CreditBytes int64  // served to a peer before it has paid for them; default 8 MiB
+	Accounts    int    // peers whose debts are remembered; default 4,096
+	Till        Till   // takes payments; without one nobody can pay
+
+	Logger *slog.Logger
 }
 
 func (c ServeConfig) withDefaults() ServeConfig {
@@ -44,6 +50,8 @@ func (c ServeConfig) withDefaults() ServeConfig {
 	c.PeerBytes = cmp.Or(c.PeerBytes, 4<<20)
 	c.TotalBytes = cmp.Or(c.TotalBytes, 32<<20)
 	c.Workers = cmp.Or(c.Workers, 4)
+	c.CreditBytes = cmp.Or(c.CreditBytes, 8<<20)
+	c.Accounts = cmp.Or(c.Accounts, 4096)
 	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	return c
 }
@@ -65,6 +73,9 @@ type server struct {
 	inFlight int                             // bytes, of all ledgers
 	wants    int                             // of all ledgers
 	waiting  map[string]map[*demand]struct{} // by multihash, as the store may have it under another CID
+	tabs     tabs
+	charged  Amount // asked for blocks that were sent
+	received Amount // in payments for them
 }
 
 func newServer(cfg ServeConfig) *server {
@@ -72,6 +83,7 @@ func newServer(cfg ServeConfig) *server {
 		cfg:     cfg.withDefaults(),
 		waiting: make(map[string]map[*demand]struct{}),
 	}
+	s.tabs = newTabs(&s.cfg)
 	s.changed = sync.NewCond(&s.mu)
 	s.total = newLimiter(cfg.BytesPerSecond)
 	return s
@@ -96,6 +108,9 @@ func (s *server) run(ctx context.Context) {
 // reply's done once.
 func (s *server) open(p peer.ID, send func(*reply)) *ledger {
 	l := &ledger{s: s, peer: p, send: send, wants: make(map[cid.Cid]*demand)}
+	s.mu.Lock()
+	l.tab = s.tabs.open(p)
+	s.mu.Unlock()
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	l.limit = newLimiter(s.cfg.PeerPerSecond)
 	return l

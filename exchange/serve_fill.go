@@ -19,12 +19,13 @@ const (
 func (l *ledger) fill(ctx context.Context) *reply {
 	m := &reply{}
 	m.presences = l.takeRefused()
+	m.account = l.news()
 	for bytes := 0; bytes < l.s.cfg.MessageBytes && len(m.presences) < maxReplyPresences && len(m.blocks) < maxReplyBlocks; {
 		w := l.pop()
 		if w == nil {
 			break
 		}
-		b, have, err := l.s.lookUp(ctx, w)
+		b, size, err := l.lookUp(ctx, w)
 		switch {
 		case err != nil:
 			l.missing(ctx, w, err, m)
@@ -33,8 +34,9 @@ func (l *ledger) fill(ctx context.Context) *reply {
 		case b != nil:
 			m.blocks = append(m.blocks, b)
 			bytes += len(b.RawData())
-		case have:
-			m.presences = append(m.presences, Presence{CID: w.cid, Have: true})
+			l.charge(len(b.RawData()))
+		default:
+			m.presences = append(m.presences, l.offer(w.cid, size))
 		}
 	}
 	return m
@@ -58,7 +60,7 @@ func (l *ledger) takeRefused() []Presence {
 func (l *ledger) pop() *demand {
 	l.s.mu.Lock()
 	defer l.s.mu.Unlock()
-	if len(l.queue) == 0 {
+	if len(l.queue) == 0 || l.heldLocked() {
 		return nil
 	}
 	w := heap.Pop(&l.queue).(*demand)
@@ -66,20 +68,21 @@ func (l *ledger) pop() *demand {
 	return w
 }
 
-// lookUp reads what answers a want: the block, or that it is here. Its error says that it is not,
+// lookUp reads what answers a want: the block, or how long it is. Its error says that it is not here,
 // or can't be read, which is the same to a peer.
-func (s *server) lookUp(ctx context.Context, w *demand) (blocks.Block, bool, error) {
-	if !w.block {
+func (l *ledger) lookUp(ctx context.Context, w *demand) (blocks.Block, int, error) {
+	s := l.s
+	if !w.block || l.mustOffer(w) {
 		size, err := s.cfg.Store.SizeOf(ctx, w.cid)
-		if err != nil || size > s.cfg.SmallBlock {
-			return nil, err == nil, s.logged(w.cid, err)
+		if err != nil || size > s.cfg.SmallBlock || s.cfg.PricePerMiB > 0 {
+			return nil, size, s.logged(w.cid, err)
 		}
 	}
 	b, err := s.cfg.Store.Get(ctx, w.cid)
 	if err == nil && b.Cid() != w.cid { // the store may have it under another CID of its multihash
 		b, err = blocks.NewBlockWithCid(b.RawData(), w.cid)
 	}
-	return b, err == nil, s.logged(w.cid, err)
+	return b, 0, s.logged(w.cid, err)
 }
 
 // logged passes an error on, and logs it when it is more than a missing block.

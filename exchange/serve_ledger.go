@@ -32,8 +32,9 @@ const (
 type demand struct {
 	ledger   *ledger
 	cid      cid.Cid
-	block    bool // want-block, else want-have
-	dontHave bool // say so when the block is not here
+	block    bool   // want-block, else want-have
+	dontHave bool   // say so when the block is not here
+	price    Amount // per MiB, that the peer pays at most
 	priority int32
 	seq      uint64 // earlier wants of one priority go first
 	state    demandState
@@ -60,6 +61,11 @@ type ledger struct {
 	queue    demandHeap
 	idle     list.List // of *demand that wait, longest first
 	refused  []cid.Cid // found the list full; to be answered with dont-have
+
+	tab     *tab // outlives the connection; nil where blocks are free
+	pays    bool // the peer speaks the protocol that carries payments
+	greeted bool // it was told about its account
+	warned  bool // it gets no blocks until it pays, and was told so if it can be
 }
 
 // receive takes changes of the peer's want list. full says that nothing else is wanted any more.
@@ -88,8 +94,12 @@ func (l *ledger) close() {
 	l.cancel()
 	l.s.mu.Lock()
 	defer l.s.mu.Unlock()
+	if l.closed {
+		return
+	}
 	l.closed = true
 	l.forgetLocked()
+	l.s.tabs.close(l.tab)
 }
 
 // wantLocked adds or renews a want.
@@ -115,6 +125,7 @@ func (l *ledger) wantLocked(e Entry) {
 	}
 	w.block = w.block || block
 	w.dontHave = e.SendDontHave
+	w.price = e.PricePerMiB
 	w.priority = e.Priority
 	l.queueLocked(w)
 }
@@ -203,7 +214,9 @@ func (l *ledger) forgetLocked() {
 }
 
 // idleLocked reports whether there is nothing to answer.
-func (l *ledger) idleLocked() bool { return len(l.queue) == 0 && len(l.refused) == 0 }
+func (l *ledger) idleLocked() bool {
+	return len(l.refused) == 0 && (len(l.queue) == 0 || l.heldLocked() && l.warned)
+}
 
 // readyLocked gives the ledger a turn when it has something to answer and room in flight.
 func (l *ledger) readyLocked() {

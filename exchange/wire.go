@@ -3,6 +3,7 @@ package exchange
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	blocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
@@ -11,13 +12,16 @@ import (
 
 // Bounds on what a message may hold. A message beyond them is malformed.
 const (
-	maxFrameBytes  = 4 << 20 // one message on the wire, as every Bitswap peer has it
-	maxBlockBytes  = 2 << 20 // one block's data
-	maxCIDBytes    = 168     // four varints and the longest digest
-	maxWireEntries = 1 << 16 // want list entries in one message
-	maxPresences   = 1 << 16 // presences in one message
-	maxWireBlocks  = 1 << 13 // blocks in one message; others send some thousands of the smallest at most
-	minDigestBytes = 20      // a shorter digest proves nothing
+	maxFrameBytes   = 4 << 20 // one message on the wire, as every Bitswap peer has it
+	maxBlockBytes   = 2 << 20 // one block's data
+	maxCIDBytes     = 168     // four varints and the longest digest
+	maxWireEntries  = 1 << 16 // want list entries in one message
+	maxPresences    = 1 << 16 // presences in one message
+	maxWireBlocks   = 1 << 13 // blocks in one message; others send some thousands of the smallest at most
+	maxVouchers     = 16      // in one message
+	maxVoucherBytes = 512
+
+	minDigestBytes = 20 // a shorter digest proves nothing
 	maxDigestBytes = 128
 	sha256Bytes    = 32
 )
@@ -37,11 +41,36 @@ type message struct {
 	presences []Presence
 	blocks    []blocks.Block
 	pending   int32 // bytes the sender has queued for the receiver
+
+	account  *Account // nil where nothing is said about it
+	vouchers [][]byte
+}
+
+// Account is what a peer asks for blocks, and how we stand with it.
+type Account struct {
+	PricePerMiB Amount
+	CreditBytes uint64 // served before they are paid
+	Owed        Amount // by us, as the peer has it
+	Suspended   bool   // it serves nothing until something of it is paid
 }
 
 // empty reports whether there is nothing to send.
 func (m *message) empty() bool {
-	return len(m.entries) == 0 && len(m.presences) == 0 && len(m.blocks) == 0 && !m.full
+	return len(m.entries) == 0 && len(m.presences) == 0 && len(m.blocks) == 0 && !m.full && m.account == nil && len(m.vouchers) == 0
+}
+
+// plain returns what a peer of another make can be told of the message: nothing about money.
+func (m *message) plain() *message {
+	out := *m
+	out.account, out.vouchers = nil, nil
+	out.entries, out.presences = slices.Clone(m.entries), slices.Clone(m.presences)
+	for i := range out.entries {
+		out.entries[i].PricePerMiB = 0
+	}
+	for i := range out.presences {
+		out.presences[i].Price, out.presences[i].Bytes = 0, 0
+	}
+	return &out
 }
 
 // without12 returns what a peer of version 1.1 can be told of the message.

@@ -1,6 +1,8 @@
 package exchange
 
 import (
+	"bytes"
+
 	"github.com/ipfs/go-cid"
 	mh "github.com/multiformats/go-multihash"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -13,6 +15,8 @@ const (
 	fieldPayload   protowire.Number = 3
 	fieldPresences protowire.Number = 4
 	fieldPending   protowire.Number = 5
+	fieldAccount   protowire.Number = 16
+	fieldVouchers  protowire.Number = 17
 
 	fieldEntries protowire.Number = 1
 	fieldFull    protowire.Number = 2
@@ -22,12 +26,20 @@ const (
 	fieldEntryCancel   protowire.Number = 3
 	fieldEntryWantType protowire.Number = 4
 	fieldEntryDontHave protowire.Number = 5
+	fieldEntryPrice    protowire.Number = 16
 
 	fieldPayloadPrefix protowire.Number = 1
 	fieldPayloadData   protowire.Number = 2
 
-	fieldPresenceCID  protowire.Number = 1
-	fieldPresenceType protowire.Number = 2
+	fieldPresenceCID   protowire.Number = 1
+	fieldPresenceType  protowire.Number = 2
+	fieldPresencePrice protowire.Number = 16
+	fieldPresenceBytes protowire.Number = 17
+
+	fieldAccountPrice     protowire.Number = 1
+	fieldAccountCredit    protowire.Number = 2
+	fieldAccountOwed      protowire.Number = 3
+	fieldAccountSuspended protowire.Number = 4
 
 	wantTypeHave     = 1 // Message.Wantlist.WantType
 	presenceDontHave = 1 // Message.BlockPresenceType
@@ -104,6 +116,10 @@ func decodeFrame(frame []byte) (decoded, error) {
 			return d.payload(f.value)
 		case fieldPresences:
 			return d.presence(f.value)
+		case fieldAccount:
+			return d.takeAccount(f.value)
+		case fieldVouchers:
+			return d.voucher(f.value)
 		}
 		return nil
 	})
@@ -145,6 +161,8 @@ func (d *decoded) entry(b []byte) error {
 			cancel = f.num != 0
 		case f.number == fieldEntryDontHave:
 			e.SendDontHave = f.num != 0
+		case f.number == fieldEntryPrice:
+			e.PricePerMiB = Amount(f.num)
 		case f.number == fieldEntryWantType:
 			e.Kind = WantBlock
 			if f.num == wantTypeHave {
@@ -180,6 +198,10 @@ func (d *decoded) presence(b []byte) error {
 			raw = f.value
 		case f.number == fieldPresenceType && f.kind == protowire.VarintType:
 			p.Have = f.num != presenceDontHave
+		case f.number == fieldPresencePrice && f.kind == protowire.VarintType:
+			p.Price = Amount(f.num)
+		case f.number == fieldPresenceBytes && f.kind == protowire.VarintType:
+			p.Bytes = f.num
 		}
 		return nil
 	})
@@ -190,6 +212,37 @@ func (d *decoded) presence(b []byte) error {
 		return err
 	}
 	d.presences = append(d.presences, p)
+	return nil
+}
+
+func (d *decoded) takeAccount(b []byte) error {
+	a := &Account{}
+	err := eachField(b, func(f field) error {
+		switch {
+		case f.kind != protowire.VarintType:
+		case f.number == fieldAccountPrice:
+			a.PricePerMiB = Amount(f.num)
+		case f.number == fieldAccountCredit:
+			a.CreditBytes = f.num
+		case f.number == fieldAccountOwed:
+			a.Owed = Amount(f.num)
+		case f.number == fieldAccountSuspended:
+			a.Suspended = f.num != 0
+		}
+		return nil
+	})
+	d.account = a
+	return err
+}
+
+func (d *decoded) voucher(b []byte) error {
+	switch {
+	case len(d.vouchers) >= maxVouchers:
+		return malformed("more than %d vouchers", maxVouchers)
+	case len(b) == 0 || len(b) > maxVoucherBytes:
+		return malformed("voucher of %d bytes", len(b))
+	}
+	d.vouchers = append(d.vouchers, bytes.Clone(b))
 	return nil
 }
 

@@ -64,6 +64,14 @@ func (m *message) layout() (wireHead, int) {
 		h.head = protowire.AppendTag(h.head, fieldPending, protowire.VarintType)
 		h.head = protowire.AppendVarint(h.head, uint64(int64(m.pending)))
 	}
+	if m.account != nil {
+		h.head = protowire.AppendTag(h.head, fieldAccount, protowire.BytesType)
+		h.head = protowire.AppendBytes(h.head, m.account.encode())
+	}
+	for _, v := range m.vouchers {
+		h.head = protowire.AppendTag(h.head, fieldVouchers, protowire.BytesType)
+		h.head = protowire.AppendBytes(h.head, v)
+	}
 	return h, total + len(h.head)
 }
 
@@ -129,12 +137,12 @@ func appendEntry(b []byte, e Entry) []byte {
 	if e.SendDontHave {
 		b = appendFlag(b, fieldEntryDontHave)
 	}
-	return b
+	return appendNumber(b, fieldEntryPrice, uint64(e.PricePerMiB))
 }
 
 // entryBytes is how many bytes appendEntry appends.
 func entryBytes(e Entry) int {
-	n := 1 + protowire.SizeBytes(e.CID.ByteLen())
+	n := 1 + protowire.SizeBytes(e.CID.ByteLen()) + numberBytes(fieldEntryPrice, uint64(e.PricePerMiB))
 	if e.Priority != 0 {
 		n += 1 + protowire.SizeVarint(uint64(int64(e.Priority)))
 	}
@@ -148,7 +156,7 @@ func entryBytes(e Entry) int {
 }
 
 func appendPresence(b []byte, p Presence) []byte {
-	length := 1 + protowire.SizeBytes(p.CID.ByteLen())
+	length := 1 + protowire.SizeBytes(p.CID.ByteLen()) + numberBytes(fieldPresencePrice, uint64(p.Price)) + numberBytes(fieldPresenceBytes, p.Bytes)
 	if !p.Have {
 		length += 2
 	}
@@ -159,7 +167,34 @@ func appendPresence(b []byte, p Presence) []byte {
 	if !p.Have {
 		b = appendFlag(b, fieldPresenceType)
 	}
+	b = appendNumber(b, fieldPresencePrice, uint64(p.Price))
+	return appendNumber(b, fieldPresenceBytes, p.Bytes)
+}
+
+func (a *Account) encode() []byte {
+	b := appendNumber(nil, fieldAccountPrice, uint64(a.PricePerMiB))
+	b = appendNumber(b, fieldAccountCredit, a.CreditBytes)
+	b = appendNumber(b, fieldAccountOwed, uint64(a.Owed))
+	if a.Suspended {
+		b = appendFlag(b, fieldAccountSuspended)
+	}
 	return b
+}
+
+// appendNumber appends a varint field, unless it is zero.
+func appendNumber(b []byte, n protowire.Number, v uint64) []byte {
+	if v == 0 {
+		return b
+	}
+	return protowire.AppendVarint(protowire.AppendTag(b, n, protowire.VarintType), v)
+}
+
+// numberBytes is how many bytes appendNumber appends.
+func numberBytes(n protowire.Number, v uint64) int {
+	if v == 0 {
+		return 0
+	}
+	return protowire.SizeTag(n) + protowire.SizeVarint(v)
 }
 
 // appendFlag appends a varint field of value one: true, Have of a want, DontHave of a presence.

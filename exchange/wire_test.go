@@ -10,6 +10,7 @@ import (
 	"io"
 	mrand "math/rand/v2"
 	"os"
+	"reflect"
 	"testing"
 	"time"
 
@@ -59,15 +60,16 @@ func fullMessage(t testing.TB) *message { return messageOf(t, 40_000) }
 
 // messageOf has one of everything, in blocks that grow by step.
 func messageOf(t testing.TB, step int) *message {
-	m := &message{full: true, pending: 77}
+	m := &message{full: true, pending: 77, vouchers: [][]byte{{1, 2, 3}, bytes.Repeat([]byte{7}, maxVoucherBytes)},
+		account: &Account{PricePerMiB: 1 << 40, CreditBytes: 8 << 20, Owed: 5, Suspended: true}}
 	for i, name := range []string{"v0", "raw", "dag-pb", "blake3", "blake2b", "sha512", "cut"} {
 		p := testPrefixes[name]
 		m.blocks = append(m.blocks, testBlock(t, 1+i*step, p))
 		m.presences = append(m.presences,
-			Presence{CID: testBlock(t, 10, p).Cid(), Have: true}, Presence{CID: testBlock(t, 10, p).Cid()})
+			Presence{CID: testBlock(t, 10, p).Cid(), Have: true, Price: Amount(i * i * 1000), Bytes: uint64(i)}, Presence{CID: testBlock(t, 10, p).Cid()})
 		m.entries = append(m.entries,
 			Entry{CID: testBlock(t, 10, p).Cid(), Kind: WantHave, Priority: int32(i) - 3, SendDontHave: i%2 == 0},
-			Entry{CID: testBlock(t, 10, p).Cid(), Kind: WantBlock, Priority: 1 << 30, SendDontHave: i%2 == 1},
+			Entry{CID: testBlock(t, 10, p).Cid(), Kind: WantBlock, Priority: 1 << 30, SendDontHave: i%2 == 1, PricePerMiB: Amount(i) << 40},
 			Entry{CID: testBlock(t, 10, p).Cid(), Kind: Cancel})
 	}
 	return m
@@ -115,6 +117,9 @@ func sameMessage(t *testing.T, got, want *message) {
 	}
 	if fmt.Sprint(got.presences) != fmt.Sprint(want.presences) {
 		t.Errorf("presences %v\nwant      %v", got.presences, want.presences)
+	}
+	if fmt.Sprint(got.vouchers) != fmt.Sprint(want.vouchers) || !reflect.DeepEqual(got.account, want.account) {
+		t.Errorf("vouchers %v, account %+v\nwant     %v, %+v", got.vouchers, got.account, want.vouchers, want.account)
 	}
 	if len(got.blocks) != len(want.blocks) {
 		t.Fatalf("%d blocks, want %d", len(got.blocks), len(want.blocks))
@@ -165,6 +170,28 @@ func TestMessageEqualsGenerated(t *testing.T) {
 		t.Fatal(err)
 	}
 	sameMessage(t, got, m)
+}
+
+// TestPlainMessageSaysNothingOfMoney: peers of another make get what Bitswap has.
+func TestPlainMessageSaysNothingOfMoney(t *testing.T) {
+	m := fullMessage(t)
+	got := m.plain()
+	if got.account != nil || got.vouchers != nil || len(got.presences) != len(m.presences) || len(got.blocks) != len(m.blocks) {
+		t.Errorf("account %v, %d vouchers, %d presences", got.account, len(got.vouchers), len(got.presences))
+	}
+	for i, p := range got.presences {
+		if p.Price != 0 || p.Bytes != 0 || p.CID != m.presences[i].CID || p.Have != m.presences[i].Have {
+			t.Errorf("presence %+v of %+v", p, m.presences[i])
+		}
+	}
+	for i, e := range got.entries {
+		if e.PricePerMiB != 0 || e.CID != m.entries[i].CID || e.Kind != m.entries[i].Kind {
+			t.Errorf("entry %+v of %+v", e, m.entries[i])
+		}
+	}
+	if m.presences[len(m.presences)-2].Price == 0 {
+		t.Error("the message itself has changed")
+	}
 }
 
 func TestMessageReadByBoxo(t *testing.T) {
@@ -236,7 +263,7 @@ func TestMessageOfBoxo(t *testing.T) {
 		t.Errorf("read %d blocks, %d entries, %d presences of boxo", len(got.blocks), len(got.entries), len(got.presences))
 	}
 	want := make(map[cid.Cid]Entry)
-	for _, e := range m.entries {
+	for _, e := range m.plain().entries {
 		want[e.CID] = e
 	}
 	for _, e := range got.entries {
@@ -271,6 +298,9 @@ func TestDecodeRefuses(t *testing.T) {
 	for name, m := range map[string]*pb.Message{
 		"too many entries":   long,
 		"too many presences": many,
+		"too many vouchers":  {Vouchers: make([][]byte, maxVouchers+1)},
+		"empty voucher":      {Vouchers: [][]byte{{}}},
+		"voucher too long":   {Vouchers: [][]byte{make([]byte, maxVoucherBytes+1)}},
 		"entry without cid":  {Wantlist: &pb.Message_Wantlist{Entries: []*pb.Message_Wantlist_Entry{{}}}},
 		"cid of garbage":     {BlockPresences: []*pb.Message_BlockPresence{{Cid: []byte("not a cid")}}},
 		"cid too long":       {BlockPresences: []*pb.Message_BlockPresence{{Cid: append([]byte{1, 0x55, 0, 0x80, 2}, make([]byte, 256)...)}}},
