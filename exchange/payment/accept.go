@@ -110,14 +110,7 @@ func (a *Accounts) strangersChannel(ctx context.Context, from peer.ID, id Channe
 
 // begin takes the first voucher of a channel.
 func (a *Accounts) begin(from peer.ID, c Channel, v Voucher) (Amount, error) {
-	r := &pb.Record{Phase: pb.Record_Open, Deposit: uint64(c.Deposit), ChallengeSeconds: int64(c.Challenge / time.Second),
-		Amount: uint64(c.Settled), Sequence: c.Sequence, Settled: uint64(c.Settled), Opened: c.Opened.Unix()}
-	switch c.State {
-	case StateClosing:
-		r.Phase, r.Due = pb.Record_Closing, c.Due.Unix()
-	case StateClosed:
-		r.Phase = pb.Record_Closed
-	}
+	r := recordOf(c)
 	more, err := a.growth(r, v, a.cfg.Now())
 	if err != nil || !live(r) {
 		return 0, err
@@ -129,33 +122,55 @@ func (a *Accounts) begin(from peer.ID, c Channel, v Voucher) (Amount, error) {
 		return 0, fmt.Errorf("deposit of %d, less than %d: %w", c.Deposit, a.cfg.MinDeposit, ErrTerms)
 	case more == 0:
 		return 0, nil
-	case a.livePaid.Add(1) > int64(a.cfg.Limits.PaidTotal):
-		a.livePaid.Add(-1)
-		return 0, fmt.Errorf("channels of all peers: %w", ErrLimit)
 	}
 	if err := a.addIncoming(from, c, r); err != nil {
-		a.livePaid.Add(-1)
 		return 0, err
 	}
 	return a.take(from, v)
 }
 
-// addIncoming adds a channel as the ledger has it, without the voucher.
-func (a *Accounts) addIncoming(from peer.ID, c Channel, r *pb.Record) error {
+// recordOf is what there is to know of a channel when no voucher of it is known.
+func recordOf(c Channel) *pb.Record {
+	r := &pb.Record{Phase: pb.Record_Open, Deposit: uint64(c.Deposit), ChallengeSeconds: int64(c.Challenge / time.Second),
+		Amount: uint64(c.Settled), Sequence: c.Sequence, Settled: uint64(c.Settled), Opened: c.Opened.Unix()}
+	switch c.State {
+	case StateClosing:
+		r.Phase, r.Due = pb.Record_Closing, c.Due.Unix()
+	case StateClosed:
+		r.Phase, r.Closed = pb.Record_Closed, c.Closed.Unix()
+	}
+	return r
+}
+
+// addIncoming adds a channel as the ledger has it, without a voucher, unless there are too many.
+func (a *Accounts) addIncoming(from peer.ID, c Channel, r *pb.Record) (err error) {
+	if live(r) {
+		defer func() {
+			if err != nil {
+				a.livePaid.Add(-1)
+			}
+		}()
+		if a.livePaid.Add(1) > int64(a.cfg.Limits.PaidTotal) {
+			return fmt.Errorf("channels of all peers: %w", ErrLimit)
+		}
+	}
 	r.Touched, r.SettledAt = a.now(), a.now()
 	return a.update(func(txn *badger.Txn) error {
 		var t pb.Totals
 		if _, err := get(txn, a.peerKey(tagReceived, from), &t); err != nil {
 			return err
 		}
-		if int(t.Live) >= a.cfg.Limits.PaidPerPeer {
-			return fmt.Errorf("%d channels of one peer: %w", t.Live, ErrLimit)
+		if live(r) {
+			if int(t.Live) >= a.cfg.Limits.PaidPerPeer {
+				return fmt.Errorf("%d channels of one peer: %w", t.Live, ErrLimit)
+			}
+			t.Live++
 		}
 		sum, err := Amount(t.Sum).Add(Amount(r.Amount))
 		if err != nil {
 			return err
 		}
-		t.Live, t.Sum = t.Live+1, uint64(sum)
+		t.Sum = uint64(sum)
 		if err := put(txn, a.channelKey(tagIn, from, c.ID), r); err != nil {
 			return err
 		}

@@ -104,6 +104,7 @@ type Accounts struct {
 	views views // when the ledger was asked last
 
 	livePaying, livePaid, refs atomic.Int64
+	closed                     atomic.Int64 // channels listed at the last cleaning
 	cleaned                    atomic.Int64 // Unix seconds of the last hourly cleaning
 	counts                     counters
 }

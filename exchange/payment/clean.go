@@ -59,6 +59,7 @@ func (a *Accounts) cleanChannels() error {
 	if err != nil {
 		return err
 	}
+	a.closed.Store(int64(len(closed)))
 	slices.SortFunc(closed, func(x, y closedRef) int { return cmp.Compare(y.at, x.at) })
 	oldest := a.now() - int64(a.cfg.Limits.KeepClosed/time.Second)
 	for i, c := range closed {

@@ -52,11 +52,15 @@ func (a *Accounts) Maintain(ctx context.Context) error {
 		}
 	}
 	for id, c := range known {
-		if c.Payer == a.self && !mine[id] && c.State != StateClosed {
+		switch {
+		case mine[id]:
+		case c.Payer == a.self && c.State != StateClosed:
 			errs = append(errs, a.reclaim(ctx, c))
+		case c.Payee == a.self && c.Settled > 0:
+			errs = append(errs, a.meet(ctx, c))
 		}
 	}
-	errs = append(errs, a.clean())
+	errs = append(errs, a.clean(), a.disk.settled())
 	return errors.Join(errs...)
 }
 
@@ -213,6 +217,31 @@ func (a *Accounts) reclaim(ctx context.Context, c Channel) error {
 	cl, err := NewClosing(a.cfg.Key, c.ID, Voucher{})
 	if err == nil {
 		_, err = a.cfg.Ledger.Close(ctx, cl)
+	}
+	return err
+}
+
+// meet adds a channel that the payer settled by itself and whose vouchers never came here.
+func (a *Accounts) meet(ctx context.Context, c Channel) error {
+	unlock, err := a.paid.lock(ctx, c.Payer)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if _, found, err := a.record(tagIn, c.Payer, c.ID); err != nil || found {
+		return err
+	}
+	r := recordOf(c)
+	full := a.livePaid.Load() >= int64(a.cfg.Limits.PaidTotal)
+	if !live(r) {
+		full = a.closed.Load() >= int64(a.cfg.Limits.Closed) || a.now()-r.Closed >= int64(a.cfg.Limits.KeepClosed/time.Second)
+	}
+	if full {
+		return nil
+	}
+	err = a.addIncoming(c.Payer, c, r)
+	if errors.Is(err, ErrLimit) {
+		return nil
 	}
 	return err
 }
