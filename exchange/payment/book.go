@@ -58,7 +58,7 @@ func OpenBook(path string, cfg BookConfig) (*Book, error) {
 		path = real // a rename must replace the book, not a link to it
 	}
 	b := &Book{path: path, cfg: cfg, turn: make(chan struct{}, 1)}
-	if _, err := b.read(); err != nil {
+	if _, err := b.read(true); err != nil {
 		return nil, err
 	}
 	return b, nil
@@ -223,7 +223,7 @@ func (b *Book) look(ctx context.Context) (*ledger, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("read book: %w", err)
 	}
-	return b.read()
+	return b.read(false)
 }
 
 // change runs fn on a copy of the book and writes it, while no other process does. After an error of
@@ -234,7 +234,7 @@ func (b *Book) change(ctx context.Context, doing string, fn func(*ledger, time.T
 		return Channel{}, fmt.Errorf("%s: %w", doing, err)
 	}
 	defer unlock()
-	was, err := b.read()
+	was, err := b.read(true)
 	if err != nil {
 		return Channel{}, fmt.Errorf("%s: %w", doing, err)
 	}
