@@ -73,7 +73,7 @@ func (m *machine) ask(w *want, p *peerState) {
 	a.expect = p.completion(m.now, a.bytes)
 	m.count(a, 1)
 	m.timers.set(&a.timer, m.now+min(2*a.expect+m.limits.HedgeDelay, m.patience(a)))
-	m.send(p, Entry{CID: w.CID, Kind: WantBlock, Priority: m.priority(w), SendDontHave: p.presences})
+	m.send(p, m.entry(a))
 	w.leave()
 	w.state = wantAsked
 	for i := len(w.asks) - 1; i >= 0; i-- {
@@ -89,7 +89,16 @@ func (m *machine) askHave(w *want, p *peerState) {
 	a.kind, a.bytes, a.offer = WantHave, 0, priceTag{}
 	m.count(a, 1)
 	m.timers.set(&a.timer, m.now+max(m.limits.HaveTimeout, 4*p.latency))
-	m.send(p, Entry{CID: w.CID, Kind: WantHave, Priority: m.priority(w), SendDontHave: true})
+	m.send(p, m.entry(a))
+}
+
+// entry is what an ask is on the peer's want list.
+func (m *machine) entry(a *ask) Entry {
+	e := Entry{CID: a.want.CID, Kind: a.kind, Priority: m.priority(a.want), SendDontHave: a.peer.presences}
+	if a.committed > 0 {
+		e.PricePerMiB = a.offer.perMiB
+	}
+	return e
 }
 
 // drop forgets an ask without telling the peer: it was answered, or the peer is gone, or does not know
@@ -304,5 +313,5 @@ func (m *machine) resend(a *ask) {
 	p := a.peer
 	a.at = m.now
 	m.timers.set(&a.timer, m.now+m.limits.ResendEvery)
-	m.send(p, Entry{CID: a.want.CID, Kind: a.kind, Priority: m.priority(a.want), SendDontHave: p.presences})
+	m.send(p, m.entry(a))
 }

@@ -197,7 +197,7 @@ func (m *machine) explore(w *want) {
 		if n >= m.limits.PeersPerBlock {
 			break
 		}
-		if p.presences && w.session.member(p) == nil && m.prospect(w, p) {
+		if p.presences && (w.session.member(p) == nil || p.charges && p.perMiB == 0) && m.prospect(w, p) {
 			m.askHave(w, p)
 			n++
 		}

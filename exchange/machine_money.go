@@ -16,6 +16,8 @@ const (
 	tariffBytes = 16 * kib
 	// searchPatience is the longest that a search is waited for while everybody who has a block is too dear.
 	searchPatience = 10 * time.Second
+	// dialPatience is after how many failed dials a peer is not waited for then.
+	dialPatience = 3
 	// worthless is what a unit of money is counted as while time is worth nothing, and worthlessMost the most.
 	worthless     = time.Hour
 	worthlessMost = 1000 * time.Hour
@@ -44,11 +46,13 @@ type wallet struct {
 	owed      Amount
 }
 
-// priceTag is a price for so many bytes; 0 bytes are unknown.
+// priceTag is what a block costs.
 type priceTag struct {
-	price Amount
-	bytes uint64
-	rate  bool // a block that is longer costs more, in proportion
+	price  Amount // of the block, or of the longest that it may be
+	bytes  uint64 // the length that the price is for; 0 is unknown
+	perMiB Amount
+	rate   bool   // the price for each MiB is what the peer takes; else it was derived from that of the block
+	limit  Amount // what was allowed for each MiB when it was taken
 }
 
 // bill is what is to be paid for a block that is here, once it is stored.
@@ -140,26 +144,40 @@ func (m *machine) setSpending(e spendingEvent) {
 // newDay takes in what was paid today. What is owed comes on top.
 func (m *machine) newDay(e dayEvent) { m.money.today = e.paid.plus(m.money.owed) }
 
+// takeAccount takes a peer's word on what it takes, and on whether it gives us anything now.
+func (m *machine) takeAccount(p *peerState, a *Account) {
+	was := m.trusted(p)
+	p.charges, p.perMiB, p.suspended = a.PricePerMiB > 0, a.PricePerMiB, a.Suspended
+	if !was && m.trusted(p) {
+		m.revive(p)
+	}
+}
+
 // learnPrice remembers what a peer takes, from a word of it that it has a block.
 func (p *peerState) learnPrice(pr Presence) {
 	o := offerOf(pr)
 	switch {
-	case o.price == 0 && o.bytes >= min(p.tariff.bytes, tariffBytes):
-		p.charges, p.tariff = false, priceTag{}
+	case o.price == 0 && (o.bytes >= tariffBytes || p.perMiB == 0):
+		p.charges, p.perMiB = false, 0
 	case o.price > 0:
 		p.charges = true
-		if o.bytes >= min(p.tariff.bytes, tariffBytes) {
-			p.tariff = o
+		if o.bytes >= tariffBytes && o.price != p.perMiB.share(o.bytes, mib) {
+			p.perMiB = o.perMiB
 		}
 	}
 }
 
 // offerOf is what a presence offers. A length that no block has is taken for the greatest.
 func offerOf(pr Presence) priceTag {
-	return priceTag{price: pr.Price, bytes: min(pr.Bytes, maxBlockBytes)}
+	bytes := min(pr.Bytes, maxBlockBytes)
+	return priceTag{price: pr.Price, bytes: bytes, perMiB: pr.Price.share(mib, or(bytes, maxBlockBytes))}
 }
 
-// quote returns what p takes for a want's block. known is false when it charges and did not say how much.
+// mostBytes is the greatest length that a want's block may have.
+func (w *want) mostBytes() uint64 { return min(or(w.Place.Bytes, maxBlockBytes), maxBlockBytes) }
+
+// quote returns what p takes for a want's block, or, by what it takes for others, at most for the longest
+// that the block may be. known is false when it charges and did not say how much.
 func (m *machine) quote(w *want, p *peerState) (o priceTag, known bool) {
 	if a := w.askOf(p); a != nil && a.answer == answerHave {
 		return a.offer, true
@@ -167,14 +185,11 @@ func (m *machine) quote(w *want, p *peerState) (o priceTag, known bool) {
 	if !p.charges {
 		return priceTag{}, true
 	}
-	if p.tariff.bytes == 0 {
+	if p.perMiB == 0 {
 		return priceTag{}, false
 	}
-	most := or(w.session.largest, maxBlockBytes)
-	if n := w.Place.Bytes; n > 0 {
-		most = min(most, n)
-	}
-	return priceTag{price: p.tariff.price.share(most, p.tariff.bytes), bytes: most, rate: true}, true
+	most := w.mostBytes()
+	return priceTag{price: p.perMiB.share(most, mib), bytes: most, perMiB: p.perMiB, rate: true}, true
 }
 
 // verdict is what the limits say to an offer.
@@ -194,7 +209,7 @@ func (m *machine) verdict(w *want, o priceTag) verdict {
 		return affordable
 	}
 	c := w.session.wallet
-	if c == nil || o.price > c.MaxPricePerMiB.share(or(o.bytes, uint64(w.session.estimate(w))), mib) {
+	if c == nil || o.price > c.MaxPricePerMiB.share(or(o.bytes, w.mostBytes()), mib) {
 		return tooDear
 	}
 	day := or(m.limits.DayBudget, ^Amount(0))
@@ -213,11 +228,17 @@ func (m *machine) buys(w *want, p *peerState) (priceTag, verdict) {
 	if !known || o.price > 0 && !m.trusted(p) {
 		return o, notNow
 	}
-	return o, m.verdict(w, o)
+	v := m.verdict(w, o)
+	if o.rate && v != affordable {
+		return o, notNow // it may be, once it says what it takes for this block
+	}
+	return o, v
 }
 
-// trusted says whether a peer is known to take our payments, and waits for few.
-func (m *machine) trusted(p *peerState) bool { return !p.unpayable && p.dues < m.limits.PeerDues }
+// trusted says whether a peer gives blocks for money, takes our payments, and waits for few of them.
+func (m *machine) trusted(p *peerState) bool {
+	return !p.unpayable && !p.suspended && p.dues < m.limits.PeerDues
+}
 
 // worth is how much longer something may take that costs so much less.
 func (m *machine) worth(s *session, price Amount) time.Duration {
@@ -236,6 +257,9 @@ func (m *machine) commit(a *ask, o priceTag) {
 	a.offer = o
 	if o.price == 0 {
 		return
+	}
+	if a.offer.limit = a.want.session.wallet.MaxPricePerMiB; o.bytes == 0 {
+		a.offer.perMiB = a.offer.limit // as nothing tells how long the block is
 	}
 	a.wallet, a.committed = a.want.session.wallet, o.price
 	a.wallet.committed += o.price
@@ -262,13 +286,13 @@ func (m *machine) charge(a *ask, n uint64) {
 	o, c := a.offer, a.wallet
 	due := o.price
 	switch {
-	case o.rate || n < o.bytes:
+	case o.rate:
+		due = o.perMiB.share(n, mib)
+	case n < o.bytes:
 		due = o.price.share(n, o.bytes)
-	case o.bytes == 0:
-		due = min(due, c.MaxPricePerMiB.share(n, mib))
 	}
 	m.uncommit(a)
-	due = min(due, m.left(c)) // a block may be longer than any before it
+	due = min(due, o.limit.share(n, mib), m.left(c)) // it may not be as long as it was said to be
 	if due == 0 {
 		return
 	}
@@ -330,7 +354,7 @@ func (m *machine) paid(e paidEvent) {
 	}
 	if p != nil {
 		was := m.trusted(p)
-		p.unpayable, p.dues = false, max(0, p.dues-len(e.dues))
+		p.unpayable, p.suspended, p.dues = false, false, max(0, p.dues-len(e.dues))
 		if !was {
 			m.revive(p)
 		}
@@ -394,7 +418,12 @@ func (m *machine) looking(w *want) bool {
 			return true
 		}
 	}
-	return w.session.dialing > 0 || slices.ContainsFunc(w.session.members, func(mb *member) bool { return mb.peer.dialQueued })
+	return w.session.dialing > 0 || slices.ContainsFunc(w.session.members, func(mb *member) bool { return mb.peer.awaited(m.now) })
+}
+
+// awaited says whether a peer that is away is to be dialed soon.
+func (p *peerState) awaited(now time.Duration) bool {
+	return p.dialQueued || !p.connected && now < p.redial && p.dialFails < dialPatience
 }
 
 // refuseAll ends those of a session's wants that are too dear.
@@ -408,7 +437,7 @@ func (m *machine) refuseAll(s *session) {
 
 func (m *machine) tooDearError(w *want, a *ask) error {
 	e := &TooDearError{CID: w.CID, Peer: a.peer.id, Price: a.offer.price, Bytes: a.offer.bytes}
-	e.PerMiB = e.Price.share(mib, or(e.Bytes, uint64(w.session.estimate(w))))
+	e.PerMiB = e.Price.share(mib, or(e.Bytes, w.mostBytes()))
 	if c := w.session.wallet; c != nil {
 		e.Limit = c.MaxPricePerMiB
 	}

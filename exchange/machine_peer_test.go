@@ -139,7 +139,7 @@ func TestReadersAreNotBehindDownloads(t *testing.T) {
 	for _, n := range []int{100, mib} {
 		m, s, fast, slow := twoPeers(t)
 		m.Step(goneEvent{"slow"})
-		s.bytes = float64(n)
+		s.leafBytes = float64(n)
 		for i := range 5000 {
 			m.Step(wantEvent{intent: intentID(i), want: Want{CID: leaf(i, 1).Cid(), Dataset: s.key}, bulk: true})
 		}

@@ -27,21 +27,21 @@ type session struct {
 	own   bool // the key is the only block's own CID: nothing to remember afterwards
 	pos   int  // position in machine.order
 
-	open     int      // wants
-	urgent   wantList // queued: of readers
-	bulk     wantList // queued: of downloads
-	choosy   wantList // queued: those that some peer did not have
-	seeking  wantList
-	parked   wantList
-	inTurn   bool // it is in machine.turn
-	members  []*member
-	wallet   *wallet // nil: nothing may be paid
-	bytes    float64 // average length of a block; 0 unknown
-	largest  uint64  // length of the longest block so far
-	explored bool    // others than members were asked since the session began
-	pause    time.Duration
-	dialing  int
-	lastUse  time.Duration
+	open      int      // wants
+	urgent    wantList // queued: of readers
+	bulk      wantList // queued: of downloads
+	choosy    wantList // queued: those that some peer did not have
+	seeking   wantList
+	parked    wantList
+	inTurn    bool // it is in machine.turn
+	members   []*member
+	wallet    *wallet // nil: nothing may be paid
+	leafBytes float64 // average length of a raw block; 0 unknown
+	nodeBytes float64 // of others, which link them
+	explored  bool    // others than members were asked since the session began
+	pause     time.Duration
+	dialing   int
+	lastUse   time.Duration
 }
 
 // member is a peer that is good for a session: it delivered, said have, or is known as a provider.
@@ -78,9 +78,17 @@ func (s *session) member(p *peerState) *member {
 	return nil
 }
 
+// average is the average length of such blocks as a want is for.
+func (s *session) average(w *want) *float64 {
+	if w.CID.Defined() && w.CID.Type() != cid.Raw {
+		return &s.nodeBytes
+	}
+	return &s.leafBytes
+}
+
 // estimate is the expected length of a block that is not here.
 func (s *session) estimate(w *want) int64 {
-	n := int64(s.bytes)
+	n := int64(*s.average(w))
 	left := int64(min(w.Place.Bytes, mib))
 	if left == 0 && w.Place.FileBytes > w.Place.Offset {
 		left = int64(min(w.Place.FileBytes-w.Place.Offset, mib))
@@ -97,12 +105,12 @@ func (s *session) estimate(w *want) int64 {
 }
 
 // arrived folds a block's length into the average.
-func (s *session) arrived(n int) {
-	if s.bytes == 0 {
-		s.bytes = float64(n)
+func (s *session) arrived(w *want, n int) {
+	average := s.average(w)
+	if *average == 0 {
+		*average = float64(n)
 	}
-	s.bytes += (float64(n) - s.bytes) / 16
-	s.largest = max(s.largest, uint64(n))
+	*average += (float64(n) - *average) / 16
 }
 
 // openSession returns the session that a want belongs to, a new one if need be. A new session trusts

@@ -16,7 +16,7 @@ func twoPeers(t *testing.T) (m *machine, s *session, fast, slow *peerState) {
 		m.Step(connectedEvent{id, true})
 	}
 	s = m.openSession(Want{CID: leaf(0, 1).Cid(), Dataset: leaf(0, 1).Cid()})
-	s.bytes = mib
+	s.leafBytes = mib
 	fast, slow = m.peers["fast"], m.peers["slow"]
 	fast.delivery = delivery{latency: time.Millisecond, rate: 200 * mib, delivered: 1, lastBlock: m.now}
 	slow.delivery = delivery{latency: time.Millisecond, rate: mib, delivered: 1, lastBlock: m.now}
@@ -97,7 +97,7 @@ func TestEstimates(t *testing.T) {
 		want    *want
 		bytes   int64
 	}{{0, declared, 700}, {5000, declared, 700}, {300, declared, 300}, {0, lying, mib}, {5000, lying, 5000}, {0, w, guessBytes}, {0, first, mib}, {0, last, 10}, {5000, w, 5000}, {5000, last, 10}, {5000, first, 5000}} {
-		s.bytes = c.average
+		s.leafBytes = c.average
 		if n := s.estimate(c.want); n != c.bytes {
 			t.Errorf("average %.0f: %d, not %d", c.average, n, c.bytes)
 		}

@@ -183,6 +183,9 @@ func (m *machine) received(e receivedEvent) {
 	if p == nil || !p.connected {
 		return
 	}
+	if e.message.Account != nil {
+		m.takeAccount(p, e.message.Account)
+	}
 	for _, b := range e.message.Blocks {
 		m.deliver(p, b)
 	}
@@ -218,7 +221,7 @@ func (m *machine) deliver(p *peerState, b blocks.Block) {
 	p.arrived(m.now, n, p.blocks > 0)
 	p.delivered += n
 	m.join(w.session, p).cold = 0
-	w.session.arrived(int(n))
+	w.session.arrived(w, int(n))
 	m.withdraw(w)
 	w.leave()
 	w.state, w.block = wantStoring, b

@@ -42,10 +42,11 @@ type peerState struct {
 	bytes   int64 // estimated length of those
 	outbox  []Entry
 
-	charges   bool     // it wants money for its blocks, as of its last word
-	tariff    priceTag // what it takes for so many bytes; 0 bytes: unknown
-	dues      int      // blocks that it is not yet paid for
-	unpayable bool     // the last payment to it failed
+	charges   bool   // it wants money for its blocks, as of its last word
+	perMiB    Amount // what it takes; 0 is unknown
+	dues      int    // blocks that it is not yet paid for
+	unpayable bool   // the last payment to it failed
+	suspended bool   // it gives nothing until it is paid
 
 	delivery
 	failures    int           // in a row
@@ -182,14 +183,6 @@ func (p *peerState) callable(now time.Duration) bool {
 	return p.connected && now >= p.backoff && now >= p.bannedUntil
 }
 
-// pricePerMiB is what the peer takes, as far as it is known.
-func (p *peerState) pricePerMiB() Amount {
-	if p.tariff.bytes == 0 {
-		return 0
-	}
-	return p.tariff.price.share(mib, p.tariff.bytes)
-}
-
 // info tells of the peer what its figures are.
 func (p *peerState) info(now time.Duration) PeerInfo {
 	return PeerInfo{
@@ -197,7 +190,7 @@ func (p *peerState) info(now time.Duration) PeerInfo {
 		Wants: len(p.asks), BytesInFlight: p.bytes, BytesReceived: p.delivered,
 		Rate: int64(p.rate), Latency: p.latency,
 		Failures: p.failures, Banned: max(0, p.bannedUntil-now),
-		Dues: p.dues, Unpayable: p.unpayable, PricePerMiB: p.pricePerMiB(),
+		Dues: p.dues, Unpayable: p.unpayable, Suspended: p.suspended, PricePerMiB: p.perMiB,
 	}
 }
 

@@ -23,6 +23,7 @@ type simNet struct {
 	dials     map[peer.ID]int
 	protected map[peer.ID]bool
 	banned    map[peer.ID]int
+	made      int // blocks that nobody asked for
 	tasks     sync.WaitGroup
 }
 
@@ -41,6 +42,12 @@ type simPeer struct {
 	corrupts bool          // sends bytes that are not the block's
 	twice    bool          // sends every block twice
 	loses    float64       // part of the messages that never arrive
+	fickle   bool          // says have, and don't-have when asked for the block
+	unasked  bool          // sends a block that nobody asked for with every one that somebody did
+	floods   []Presence    // said with every answer: a list that is far too long
+	garbles  bool          // answers what can't be read, or is too long
+	price    Amount        // for each MiB, rounded up
+	tacit    bool          // does not say how long the blocks are that it wants money for
 	refuses  int           // dials that fail before one succeeds
 
 	// guarded by net.mu
@@ -214,8 +221,12 @@ func (p *simPeer) listen(ctx context.Context) {
 		p.inbox = p.inbox[1:]
 		presences := p.read(next.entries)
 		p.net.mu.Unlock()
-		if len(presences) > 0 {
-			p.net.handler.Received(ctx, p.id, Incoming{Presences: presences})
+		if p.garbles {
+			p.net.handler.PeerMisbehaved(ctx, p.id, errors.New("length of a block is negative"))
+			return
+		}
+		if presences = append(presences, p.floods...); len(presences) > 0 {
+			p.net.handler.Received(ctx, p.id, Incoming{Presences: presences, Account: p.account()})
 		}
 		poke(p.more)
 	}
@@ -232,22 +243,52 @@ func (p *simPeer) read(entries []Entry) (presences []Presence) {
 		p.most = max(p.most, len(p.waiting))
 		b := p.has[e.CID]
 		switch {
-		case p.hung:
+		case p.hung || p.garbles:
 		case p.promises:
 			if e.Kind == WantHave {
-				presences = append(presences, Presence{CID: e.CID, Have: true})
+				presences = append(presences, p.offers(e.CID, b))
 			}
 		case b == nil || p.denies:
 			if e.SendDontHave && !p.old {
 				presences = append(presences, Presence{CID: e.CID, Have: false})
 			}
 		case e.Kind == WantHave && !p.old:
-			presences = append(presences, Presence{CID: e.CID, Have: true})
+			presences = append(presences, p.offers(e.CID, b))
+		case e.PricePerMiB < p.price: // it was not agreed to
+			presences = append(presences, p.offers(e.CID, b))
+			delete(p.waiting, e.CID)
+		case p.fickle:
+			presences = append(presences, Presence{CID: e.CID})
+			delete(p.waiting, e.CID)
 		default:
 			p.queue = append(p.queue, b)
 		}
 	}
 	return presences
+}
+
+// account is what a peer says about money.
+func (p *simPeer) account() *Account {
+	if p.price == 0 || p.tacit {
+		return nil
+	}
+	return &Account{PricePerMiB: p.price}
+}
+
+// offers is what a peer says that has a block.
+func (p *simPeer) offers(c cid.Cid, b blocks.Block) Presence {
+	pr := Presence{CID: c, Have: true}
+	if p.price > 0 {
+		n := uint64(1000)
+		if b != nil {
+			n = uint64(len(b.RawData()))
+		}
+		pr.Price = p.price.share(n, mib)
+		if !p.tacit {
+			pr.Bytes = n
+		}
+	}
+	return pr
 }
 
 // speak sends queued blocks, one after the other, as fast as the peer can.
@@ -272,11 +313,22 @@ func (p *simPeer) speak(ctx context.Context) {
 		if p.twice {
 			message.Blocks = append(message.Blocks, b)
 		}
+		if p.unasked {
+			message.Blocks = append(message.Blocks, p.unaskedBlock())
+		}
 		if p.corrupts {
 			message.Blocks = []blocks.Block{blocks.NewBlock(append([]byte("not "), b.RawData()...))}
 		}
 		p.net.handler.Received(ctx, p.id, message)
 	}
+}
+
+// unaskedBlock makes a block that it never sent before.
+func (p *simPeer) unaskedBlock() blocks.Block {
+	p.net.mu.Lock()
+	defer p.net.mu.Unlock()
+	p.net.made++
+	return leaf(1<<40+p.net.made, 10*kib)
 }
 
 // lost says whether the next message gets lost.

@@ -68,14 +68,14 @@ func TestABadPeerAloneIsEnoughIfItDelivers(t *testing.T) {
 }
 
 func TestCorruptPeerIsShutOut(t *testing.T) {
-	simulate(t, Limits{UnaskedBytes: mib}, func(s *sim) {
+	simulate(t, Limits{UnaskedBytes: mib / 2}, func(s *sim) {
 		root, all := tree(100, 300*kib, 100)
 		bad, good := s.net.add("bad", all...), s.net.add("good", all...)
 		bad.corrupts, good.rate = true, 2*mib
 		bad.connect()
 		good.connect()
 		s.download(root, time.Minute)
-		if st := s.Stats(); st.Unasked < 4 || st.Bans != 1 || s.net.banned["bad"] == 0 {
+		if st := s.Stats(); st.Unasked < 2 || st.Bans != 1 || s.net.banned["bad"] == 0 {
 			t.Errorf("%+v", st)
 		}
 		bad.connect()

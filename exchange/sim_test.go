@@ -138,17 +138,28 @@ type sim struct {
 	*Exchange
 	net   *simNet
 	store *simStore
+	purse *simPurse
 	ctx   context.Context
 }
 
 // simulate runs f with a running exchange, and checks afterwards that nothing is left of it.
 func simulate(t *testing.T, limits Limits, f func(s *sim)) {
 	t.Helper()
+	simulatePaid(t, limits, nil, f)
+}
+
+// simulatePaid does so with an exchange that can pay.
+func simulatePaid(t *testing.T, limits Limits, purse *simPurse, f func(s *sim)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		s := &sim{TB: t, net: newSimNet(), store: newSimStore()}
+		s := &sim{TB: t, net: newSimNet(), store: newSimStore(), purse: purse}
 		ctx, stop := context.WithCancel(t.Context())
 		s.ctx = ctx
-		x, err := New(Config{Network: s.net, Providers: s.net, Store: s.store, Links: simLinks, Limits: limits})
+		cfg := Config{Network: s.net, Providers: s.net, Store: s.store, Links: simLinks, Limits: limits}
+		if purse != nil {
+			cfg.Purse = purse
+		}
+		x, err := New(cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -171,7 +182,8 @@ func (s *sim) settled() {
 	s.Helper()
 	s.after(time.Minute)
 	st := s.Stats()
-	if st.Wants != 0 || st.InFlight != 0 || st.Storing != 0 || st.Sessions != 0 || st.Active != 0 || st.Downloads != 0 {
+	if st.Wants != 0 || st.InFlight != 0 || st.Storing != 0 || st.Sessions != 0 || st.Active != 0 || st.Downloads != 0 ||
+		st.Queued+st.Seeking+st.Parked != 0 || st.Committed+st.Owed != 0 {
 		s.Errorf("left when idle: %+v", st)
 	}
 	s.ask(func(m *machine) {
@@ -182,6 +194,7 @@ func (s *sim) settled() {
 	if n := len(s.slots); n != 0 {
 		s.Errorf("left when idle: %d callers", n)
 	}
+	s.balanced()
 	for _, p := range s.net.peers {
 		if n := p.listLength(); n != 0 && p.connected && p.loses == 0 {
 			s.Errorf("left when idle: %d entries on the list of %s", n, p.id)
@@ -223,6 +236,16 @@ func (s *sim) mustFetch(w Want, within time.Duration) time.Duration {
 // download fetches a DAG within a time and says how long it took.
 func (s *sim) download(root blocks.Block, within time.Duration) time.Duration {
 	s.Helper()
+	took, err := s.tryDownload(root, within)
+	if err != nil {
+		s.Fatalf("after %v: %v; %+v", took, err, s.Stats())
+	}
+	return took
+}
+
+// tryDownload fetches a DAG within a time and says how long that took and how it ended.
+func (s *sim) tryDownload(root blocks.Block, within time.Duration) (time.Duration, error) {
+	s.Helper()
 	ctx, stop := context.WithTimeout(s.ctx, within)
 	defer stop()
 	start := time.Now()
@@ -230,10 +253,8 @@ func (s *sim) download(root blocks.Block, within time.Duration) time.Duration {
 	if err != nil {
 		s.Fatal(err)
 	}
-	if err := d.Wait(ctx); err != nil {
-		s.Fatalf("after %v: %v; %+v", time.Since(start), err, s.Stats())
-	}
-	return time.Since(start)
+	err = d.Wait(ctx)
+	return time.Since(start), err
 }
 
 // sentTwice returns how many blocks peers sent beyond the first of each.

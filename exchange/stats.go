@@ -97,6 +97,7 @@ type PeerInfo struct {
 	PricePerMiB   Amount        // that it takes, as of its last word; 0 free or unknown
 	Dues          int           // blocks that it is not yet paid for
 	Unpayable     bool          // the last payment to it failed
+	Suspended     bool          // it gives nothing until it is paid
 }
 
 // Usage is how much of a limit is in use.
