@@ -45,7 +45,11 @@ type NetworkConfig struct {
 	StreamsPerPeer int           // incoming, idle ones among them; default 256
 	PeerBytes      int           // taken by messages in hand, a peer; default 8 MiB
 	SharedBytes    int           // the same for all peers that no session uses; default 32 MiB
-	Logger         *slog.Logger  // default: nothing is logged
+
+	// Owed returns payments that a peer which has come is sent again; nil is none. It must not wait long.
+	Owed func(ctx context.Context, p peer.ID) ([][]byte, error)
+
+	Logger *slog.Logger // default: nothing is logged
 }
 
 func (c NetworkConfig) withDefaults() NetworkConfig {

@@ -3,13 +3,15 @@ package exchange
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 
 	"golang.org/x/sync/semaphore"
 )
 
 // byteBudget bounds bytes in hand; who wants more waits, in order.
 type byteBudget struct {
-	sem *semaphore.Weighted
+	sem  *semaphore.Weighted
+	used atomic.Int64
 }
 
 func newByteBudget(n int) *byteBudget {
@@ -20,10 +22,14 @@ func (b *byteBudget) take(ctx context.Context, n int) error {
 	if err := b.sem.Acquire(ctx, int64(n)); err != nil {
 		return fmt.Errorf("wait for memory: %w", err)
 	}
+	b.used.Add(int64(n))
 	return nil
 }
 
-func (b *byteBudget) give(n int) { b.sem.Release(int64(n)) }
+func (b *byteBudget) give(n int) {
+	b.used.Add(-int64(n))
+	b.sem.Release(int64(n))
+}
 
 // hold is the room taken for one message, from its length until it was handed on.
 type hold struct {

@@ -1,5 +1,7 @@
 package exchange
 
+import "github.com/libp2p/go-libp2p/core/peer"
+
 // takeVouchers has payments of the peer accepted aside, as each is written to the disk.
 func (r *remote) takeVouchers(vouchers [][]byte) {
 	if r.ledger == nil || r.ledger.s.cfg.Till == nil {
@@ -29,4 +31,16 @@ func (r *remote) acceptVouchers() {
 			}
 		}
 	}
+}
+
+// payAgain sends a peer that has come what it may have lost of our payments.
+func (n *HostNetwork) payAgain(p peer.ID) {
+	if n.cfg.Owed == nil {
+		return
+	}
+	vouchers, err := n.cfg.Owed(n.ctx, p)
+	if err != nil && n.ctx.Err() == nil {
+		n.cfg.Logger.Warn("last payments are not sent again", "peer", p, "err", err)
+	}
+	n.Pay(p, vouchers)
 }

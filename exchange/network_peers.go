@@ -156,6 +156,7 @@ func (n *HostNetwork) report() {
 				n.handler.PeerConnected(n.ctx, p, now.presences)
 				told[p] = now
 				close(now.reported)
+				n.payAgain(p)
 			}
 		}
 	}

@@ -94,3 +94,50 @@ func (t *wireTotals) figures() Traffic {
 		Blocks: t.blocks.Load(), BlockBytes: t.blockBytes.Load(),
 	}
 }
+
+// Usage returns how much of the bounds of serving and receiving is in use, named as the fields of [ServeConfig] and
+// [NetworkConfig] with Serve and Network before them; of bounds that each peer has it is the greatest use.
+func (n *HostNetwork) Usage() []Usage {
+	var streams, held int64
+	n.mu.Lock()
+	for _, r := range n.peers {
+		r.mu.Lock()
+		streams = max(streams, int64(r.theirs))
+		r.mu.Unlock()
+		held = max(held, r.budget.used.Load())
+	}
+	n.mu.Unlock()
+	us := []Usage{
+		{"NetworkStreamsPerPeer", streams, int64(n.cfg.StreamsPerPeer)},
+		{"NetworkPeerBytes", held, int64(n.cfg.PeerBytes)},
+		{"NetworkSharedBytes", n.shared.used.Load(), int64(n.cfg.SharedBytes)},
+	}
+	if n.server == nil {
+		return us
+	}
+	return append(us, n.server.usage()...)
+}
+
+func (s *server) usage() []Usage {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var wants, bytes int64
+	var owed int64
+	for l := range s.ledgers {
+		wants, bytes = max(wants, int64(len(l.wants))), max(bytes, int64(l.inFlight))
+		if l.tab != nil {
+			owed = max(owed, l.tab.owed)
+		}
+	}
+	us := []Usage{
+		{"ServeMaxWants", wants, int64(s.cfg.MaxWants)},
+		{"ServeTotalWants", int64(s.wants), int64(s.cfg.TotalWants)},
+		{"ServePeerBytes", bytes, int64(s.cfg.PeerBytes)},
+		{"ServeTotalBytes", int64(s.inFlight), int64(s.cfg.TotalBytes)},
+		{"ServeAccounts", int64(len(s.tabs.byPeer)), int64(s.cfg.Accounts)},
+	}
+	if s.cfg.PricePerMiB > 0 {
+		us = append(us, Usage{"ServeCreditBytes", int64(float64(max(0, owed)) * mib / float64(s.cfg.PricePerMiB)), s.cfg.CreditBytes})
+	}
+	return us
+}

@@ -73,6 +73,7 @@ type server struct {
 	inFlight int                             // bytes, of all ledgers
 	wants    int                             // of all ledgers
 	waiting  map[string]map[*demand]struct{} // by multihash, as the store may have it under another CID
+	ledgers  map[*ledger]struct{}            // open ones
 	tabs     tabs
 	charged  Amount // asked for blocks that were sent
 	received Amount // in payments for them
@@ -82,6 +83,7 @@ func newServer(cfg ServeConfig) *server {
 	s := &server{
 		cfg:     cfg.withDefaults(),
 		waiting: make(map[string]map[*demand]struct{}),
+		ledgers: make(map[*ledger]struct{}),
 	}
 	s.tabs = newTabs(&s.cfg)
 	s.changed = sync.NewCond(&s.mu)
@@ -110,6 +112,7 @@ func (s *server) open(p peer.ID, send func(*reply)) *ledger {
 	l := &ledger{s: s, peer: p, send: send, wants: make(map[cid.Cid]*demand)}
 	s.mu.Lock()
 	l.tab = s.tabs.open(p)
+	s.ledgers[l] = struct{}{}
 	s.mu.Unlock()
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	l.limit = newLimiter(s.cfg.PeerPerSecond)

@@ -100,6 +100,7 @@ func (l *ledger) close() {
 	l.closed = true
 	l.forgetLocked()
 	l.s.tabs.close(l.tab)
+	delete(l.s.ledgers, l)
 }
 
 // wantLocked adds or renews a want.

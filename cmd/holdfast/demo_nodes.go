@@ -45,6 +45,7 @@ func (d *demo) spawn(name string) (*demoNode, error) {
 	}
 	defer log.Close()
 	n.cmd = exec.Command(self, "--repo", n.repo, "--log-level", "warn", "daemon", "--network", "local")
+	n.cmd.Env = append(os.Environ(), "HOLDFAST_LEDGER="+filepath.Join(d.dir, "ledger.json"))
 	n.cmd.Stdout, n.cmd.Stderr = log, log
 	// A group of its own: Ctrl-C is for the demo, which then ends its nodes one by one.
 	n.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

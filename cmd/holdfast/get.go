@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"path"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -38,7 +37,7 @@ on from there. Permissions and times come back where they were preserved (setuid
 	}
 	cmd.Flags().StringVarP(&out, "output", "o", "", "where to write")
 	cmd.Flags().BoolVar(&force, "force", false, "replace files that are there, write into a directory that is there")
-	settingFlags(cmd, "timeout")
+	settingFlags(cmd, readFlags...)
 	return cmd
 }
 
@@ -79,7 +78,7 @@ func (a *app) catCmd() *cobra.Command {
 			return nil
 		}),
 	}
-	settingFlags(cmd, "timeout")
+	settingFlags(cmd, readFlags...)
 	return cmd
 }
 
@@ -93,19 +92,32 @@ func (a *app) cat(ctx context.Context, c *api.Client, read api.Read) error {
 	return err
 }
 
-// read is what an argument names, with the command's --timeout.
+// readFlags are the settings that a command which reads content takes for itself.
+var readFlags = []string{"timeout", "max-price", "budget"}
+
+// read is what an argument names, with the command's flags.
 func (a *app) read(cmd *cobra.Command, arg string) (api.Read, error) {
 	ref, err := api.ParseRef(arg)
 	if err != nil {
 		return api.Read{}, err
 	}
-	timeout, err := a.timeoutOf(cmd)
-	return api.Read{Ref: ref, Timeout: timeout}, err
+	cfg, err := a.readSettings(cmd)
+	return api.Read{Ref: ref, Timeout: cfg.Timeout, Spending: spendingOf(cmd, cfg)}, err
 }
 
-// timeoutOf is --timeout or its variable, zero where neither is given: then the node's holds.
-func (a *app) timeoutOf(cmd *cobra.Command) (time.Duration, error) {
-	var cfg repo.Config
-	err := a.settings(cmd, &cfg)
-	return cfg.Timeout, err
+// readSettings is what flags and variables say, zero where they say nothing: then the node's settings hold.
+func (a *app) readSettings(cmd *cobra.Command) (cfg repo.Config, err error) {
+	err = a.settings(cmd, &cfg)
+	return cfg, err
+}
+
+// spendingOf is what the command may pay, as far as it says so.
+func spendingOf(cmd *cobra.Command, cfg repo.Config) (s api.Spending) {
+	if cfg.MaxPrice > 0 || cmd.Flags().Changed("max-price") {
+		s.MaxPrice = &cfg.MaxPrice
+	}
+	if cfg.Budget > 0 || cmd.Flags().Changed("budget") {
+		s.Budget = &cfg.Budget
+	}
+	return s
 }

@@ -49,7 +49,7 @@ which the first block of each entry is fetched.`,
 	}
 	cmd.Flags().BoolVarP(&long, "long", "l", false, "print kind, size, mode, time and CID too")
 	jsonFlag(cmd, &asJSON)
-	settingFlags(cmd, "timeout")
+	settingFlags(cmd, readFlags...)
 	return cmd
 }
 
@@ -93,7 +93,7 @@ func (a *app) statCmd() *cobra.Command {
 		}),
 	}
 	jsonFlag(cmd, &asJSON)
-	settingFlags(cmd, "timeout")
+	settingFlags(cmd, readFlags...)
 	return cmd
 }
 

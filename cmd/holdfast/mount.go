@@ -53,7 +53,7 @@ restores such mounts when it starts. Reads of blocks that nobody has fail after 
 	flags.BoolVar(&f.passthrough, "passthrough", true, "let the kernel read complete files by itself")
 	flags.BoolVar(&f.background, "background", false, "")
 	flags.MarkHidden("background")
-	settingFlags(cmd, "timeout", "readahead", "cache-size")
+	settingFlags(cmd, "timeout", "readahead", "cache-size", "max-price", "budget")
 	return cmd
 }
 
@@ -148,7 +148,7 @@ func (a *app) mountRequest(cmd *cobra.Command, args []string, req *api.MountRequ
 	if err := a.settings(cmd, &cfg); err != nil { // zero: what the node has
 		return err
 	}
-	req.Timeout, req.Readahead = cfg.Timeout, cfg.Readahead
+	req.Timeout, req.Readahead, req.Spending = cfg.Timeout, cfg.Readahead, spendingOf(cmd, cfg)
 	return nil
 }
 

@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -70,7 +72,7 @@ func (a *app) peersCmd() *cobra.Command {
 }
 
 func peerTable(peers []api.Peer) *ui.Table {
-	t := &ui.Table{Heads: []string{"PEER", "STATE", ">LATENCY", ">RECEIVED", "ADDRESS"}}
+	t := &ui.Table{Heads: []string{"PEER", "STATE", ">LATENCY", ">RECEIVED", ">PRICE", "ADDRESS"}}
 	for _, p := range peers {
 		state := "connected"
 		if !p.Connected {
@@ -79,11 +81,17 @@ func peerTable(peers []api.Peer) *ui.Table {
 		if p.Remembered {
 			state += ", remembered"
 		}
+		if p.Banned > 0 {
+			state += fmt.Sprintf(", banned for %s more", time.Duration(p.Banned*1e9).Round(time.Second))
+			if p.Why != "" {
+				state += ": " + p.Why
+			}
+		}
 		latency := "-"
 		if p.LatencyMS > 0 {
 			latency = fmt.Sprintf("%.1f ms", p.LatencyMS)
 		}
-		t.Add(p.ID, state, latency, ui.Bytes(p.BytesIn), strings.Join(p.Addresses, " "))
+		t.Add(p.ID, state, latency, ui.Bytes(p.BytesIn), strconv.FormatUint(p.Price, 10), strings.Join(p.Addresses, " "))
 	}
 	return t
 }

@@ -28,7 +28,7 @@ interrupted pin keeps what it has; pin again goes on.`,
 			return nil
 		}),
 	}
-	settingFlags(cmd, "timeout")
+	settingFlags(cmd, readFlags...)
 	return cmd
 }
 
@@ -37,13 +37,13 @@ func (a *app) pin(ctx context.Context, cmd *cobra.Command, c *api.Client, arg st
 	if err != nil {
 		return fmt.Errorf("pin: %w", err)
 	}
-	timeout, err := a.timeoutOf(cmd)
+	cfg, err := a.readSettings(cmd)
 	if err != nil {
 		return err
 	}
 	bar := ui.NewBar(a.err, "pin", 0)
 	defer bar.End()
-	pin, err := c.Pin(ctx, api.Read{Ref: api.Ref{CID: root}, Timeout: timeout}, func(p api.Progress) { bar.Set(p.Bytes, p.TotalBytes) })
+	pin, err := c.Pin(ctx, api.Read{Ref: api.Ref{CID: root}, Timeout: cfg.Timeout, Spending: spendingOf(cmd, cfg)}, func(p api.Progress) { bar.Set(p.Bytes, p.TotalBytes) })
 	if err != nil {
 		return fmt.Errorf("pin %s: %w", root, err)
 	}

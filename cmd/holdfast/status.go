@@ -60,6 +60,15 @@ func printStatus(w io.Writer, st api.Status) {
 	line("network", "%s, %s, %s open", st.ID.Network, ui.Count(uint64(st.Peers), "peer"), ui.Count(st.Exchange.Wants, "want"))
 	line("received", "%s, %s", ui.Bytes(st.Exchange.BytesIn), ui.Count(st.Exchange.BlocksIn, "block"))
 	line("sent", "%s, %s", ui.Bytes(st.Exchange.BytesOut), ui.Count(st.Exchange.BlocksOut, "block"))
+	if m := st.Money; m.Price > 0 || m.Earned > 0 {
+		line("price", "%d for a MiB, %d earned of %d charged", m.Price, m.Earned, m.Charged)
+	}
+	if m := st.Money; m.MaxPrice > 0 || m.Spent > 0 || m.Today > 0 {
+		line("spending", "at most %d for a MiB and %d for a root, %s; %d spent today", m.MaxPrice, m.Budget, dayBudget(m.DayBudget), m.Today)
+		for _, d := range m.Datasets {
+			line("", "%s: %d of %d, at most %d for a MiB", d.CID, d.Spent, d.Budget, d.MaxPrice)
+		}
+	}
 	if st.Exchange.Queued > 0 {
 		line("announce", "%s to do", ui.Count(st.Exchange.Queued, "announcement"))
 	}
@@ -67,4 +76,11 @@ func printStatus(w io.Writer, st api.Status) {
 		fmt.Fprintln(w)
 		mountTable(st.Mounts).Print(w)
 	}
+}
+
+func dayBudget(n uint64) string {
+	if n == 0 {
+		return "no more bounds a day"
+	}
+	return fmt.Sprintf("%d a day", n)
 }

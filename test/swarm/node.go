@@ -80,7 +80,7 @@ func (n *Node) Start() {
 // Command is a holdfast command against this node's repository.
 func (n *Node) Command(args ...string) *exec.Cmd {
 	cmd := exec.Command(n.s.Bin, args...)
-	cmd.Env = append(os.Environ(), "HOLDFAST_PATH="+n.Repo)
+	cmd.Env = append(os.Environ(), "HOLDFAST_PATH="+n.Repo, "HOLDFAST_LEDGER="+n.s.Path("ledger.json"))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	return cmd
 }

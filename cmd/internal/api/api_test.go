@@ -24,12 +24,14 @@ func TestCallsReachTheNode(t *testing.T) {
 	ctx := context.Background()
 	r := read(t, root+"/a dir/ü%2F?#")
 	r.Timeout = 3 * time.Second
+	price, budget := uint64(7), uint64(0)
+	r.Spending = Spending{MaxPrice: &price, Budget: &budget}
 	e, err := c.Stat(ctx, r)
 	if err != nil || e.Bytes != 5 || e.Kind != KindFile {
 		t.Errorf("stat: %+v, %v", e, err)
 	}
 	calls := map[string]func() error{
-		"stat " + root + "/a dir/ü%2F?# in 3s": func() error { return nil },
+		"stat " + root + "/a dir/ü%2F?# in 3s for at most 7, 0 in all": func() error { return nil },
 		"id":                                   func() error { _, err := c.ID(ctx); return err },
 		"peers":                                func() error { _, err := c.Peers(ctx); return err },
 		"connect /a /b":                        func() error { _, err := c.Connect(ctx, []string{"/a", "/b"}); return err },
@@ -38,10 +40,12 @@ func TestCallsReachTheNode(t *testing.T) {
 		"mounts":                               func() error { _, err := c.Mounts(ctx); return err },
 		"unpin " + root:                        func() error { return c.Unpin(ctx, r.CID) },
 		"pins":                                 func() error { _, err := c.Pins(ctx); return err },
+		"channels":                             func() error { _, err := c.Channels(ctx); return err },
+		"close channels p":                     func() error { _, err := c.CloseChannels(ctx, "p"); return err },
 		"gc":                                   func() error { _, err := c.GC(ctx); return err },
 		"status":                               func() error { _, err := c.Status(ctx); return err },
-		"mount {Dir:/m CID:" + root + " Lazy:true AllowOther:false Remember:true Timeout:2s Readahead:5}": func() error {
-			_, err := c.Mount(ctx, MountRequest{Dir: "/m", CID: root, Lazy: true, Remember: true, Timeout: 2 * time.Second, Readahead: 5})
+		"mount {Dir:/m CID:" + root + " Lazy:true AllowOther:false Remember:true Timeout:2s Readahead:5 Spending:{MaxPrice:<nil> Budget:<nil>} NoPassthrough:true}": func() error {
+			_, err := c.Mount(ctx, MountRequest{Dir: "/m", CID: root, Lazy: true, Remember: true, Timeout: 2 * time.Second, Readahead: 5, NoPassthrough: true})
 			return err
 		},
 	}

@@ -208,6 +208,16 @@ func (c *Client) Unpin(ctx context.Context, root cid.Cid) error {
 	return err
 }
 
+// Channels lists the node's payment channels.
+func (c *Client) Channels(ctx context.Context) ([]Channel, error) {
+	return call[[]Channel](ctx, c, "GET", "/v1/channels", nil, nil)
+}
+
+// CloseChannels closes the payment channels with a peer and lists what is left.
+func (c *Client) CloseChannels(ctx context.Context, peer string) ([]Channel, error) {
+	return call[[]Channel](ctx, c, "DELETE", "/v1/channels/"+url.PathEscape(peer), nil, nil)
+}
+
 // GC drops every block that is not pinned or in use.
 func (c *Client) GC(ctx context.Context) (GCResult, error) {
 	return call[GCResult](ctx, c, "POST", "/v1/gc", nil, nil)

@@ -130,5 +130,10 @@ func readQuery(r Read) url.Values {
 	if r.Timeout > 0 {
 		query.Set("timeout", r.Timeout.String())
 	}
+	for name, amount := range map[string]*uint64{"max-price": r.MaxPrice, "budget": r.Budget} {
+		if amount != nil {
+			query.Set(name, strconv.FormatUint(*amount, 10))
+		}
+	}
 	return query
 }

@@ -22,6 +22,7 @@ const (
 	CodeIsDir       Code = "is-dir"      // a file was wanted
 	CodeFull        Code = "full"        // no room for blocks
 	CodeBusy        Code = "busy"        // in use
+	CodeTooDear     Code = "too-dear"    // who has it asks more than may be paid
 	CodeCanceled    Code = "canceled"    // the node stops, or the client went away
 	CodeFailed      Code = "failed"      // anything else
 )
@@ -43,6 +44,7 @@ var statuses = map[Code]int{
 	CodeUsage: http.StatusBadRequest, CodeNotFound: http.StatusNotFound, CodeUnavailable: http.StatusGatewayTimeout,
 	CodeUnsupported: http.StatusUnsupportedMediaType, CodeNotDir: http.StatusNotFound, CodeIsDir: http.StatusConflict,
 	CodeFull: http.StatusInsufficientStorage, CodeBusy: http.StatusConflict, CodeCanceled: http.StatusServiceUnavailable,
+	CodeTooDear: http.StatusPaymentRequired,
 }
 
 // asError finds the Error in err or makes one of it.

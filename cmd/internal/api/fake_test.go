@@ -57,7 +57,11 @@ func (f *fakeNode) Connect(_ context.Context, addrs []string) ([]Peer, error) {
 }
 
 func (f *fakeNode) Stat(_ context.Context, r Read) (Entry, error) {
-	return Entry{Name: "n", CID: root, Kind: KindFile, Bytes: 5}, f.note("stat %s in %v", r.Ref, r.Timeout)
+	e := Entry{Name: "n", CID: root, Kind: KindFile, Bytes: 5}
+	if r.MaxPrice != nil && r.Budget != nil {
+		return e, f.note("stat %s in %v for at most %d, %d in all", r.Ref, r.Timeout, *r.MaxPrice, *r.Budget)
+	}
+	return e, f.note("stat %s in %v", r.Ref, r.Timeout)
 }
 
 func (f *fakeNode) List(_ context.Context, r Read, detail bool) iter.Seq2[Entry, error] {
@@ -145,6 +149,14 @@ func (f *fakeNode) Pins(context.Context) ([]Pin, error) { return []Pin{{CID: roo
 
 func (f *fakeNode) GC(context.Context) (GCResult, error) {
 	return GCResult{Blocks: 1, Bytes: 2}, f.note("gc")
+}
+
+func (f *fakeNode) Channels(context.Context) ([]Channel, error) {
+	return []Channel{}, f.note("channels")
+}
+
+func (f *fakeNode) CloseChannels(_ context.Context, id string) ([]Channel, error) {
+	return []Channel{}, f.note("close channels %s", id)
 }
 
 func (f *fakeNode) Peers(context.Context) ([]Peer, error) { return []Peer{}, f.note("peers") }

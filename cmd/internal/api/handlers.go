@@ -70,6 +70,16 @@ func (s *Server) add(w http.ResponseWriter, r *http.Request) error {
 	return answer(w, v, err)
 }
 
+func (s *Server) channels(w http.ResponseWriter, r *http.Request) error {
+	v, err := s.node.Channels(r.Context())
+	return answer(w, v, err)
+}
+
+func (s *Server) closeChannels(w http.ResponseWriter, r *http.Request) error {
+	v, err := s.node.CloseChannels(r.Context(), r.PathValue("peer"))
+	return answer(w, v, err)
+}
+
 func (s *Server) mounts(w http.ResponseWriter, r *http.Request) error {
 	v, err := s.node.Mounts(r.Context())
 	return answer(w, v, err)

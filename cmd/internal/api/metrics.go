@@ -72,6 +72,37 @@ var figures = []figure{
 	{"exchange_duplicate_blocks_total", "blocks received more than once", true, func(s Status) float64 { return float64(s.Exchange.Duplicate) }},
 	{"exchange_wants", "open wants", false, func(s Status) float64 { return float64(s.Exchange.Wants) }},
 	{"exchange_announcements_queued", "announcements that wait", false, func(s Status) float64 { return float64(s.Exchange.Queued) }},
+	{"exchange_duplicate_bytes_total", "bytes of blocks received more than once", true, func(s Status) float64 { return float64(s.Exchange.LateBytes) }},
+	{"exchange_unasked_bytes_total", "bytes of blocks received that nobody wanted", true, func(s Status) float64 { return float64(s.Exchange.UnaskedBytes) }},
+	{"exchange_bytes_in_flight", "bytes of blocks asked for and not here", false, func(s Status) float64 { return float64(s.Exchange.InFlight) }},
+	{"exchange_queued_wants", "wants that wait for room at a peer", false, func(s Status) float64 { return float64(s.Exchange.QueuedWants) }},
+	{"exchange_parked_wants", "wants that wait for a retry", false, func(s Status) float64 { return float64(s.Exchange.Parked) }},
+	{"exchange_seeking_wants", "wants that nobody is known to have", false, func(s Status) float64 { return float64(s.Exchange.Seeking) }},
+	{"exchange_resolved_wants_total", "wants that were fulfilled", true, func(s Status) float64 { return float64(s.Exchange.Resolved) }},
+	{"exchange_failed_wants_total", "wants that ended with an error", true, func(s Status) float64 { return float64(s.Exchange.Failed) }},
+	{"exchange_hedges_total", "blocks asked for at a second peer", true, func(s Status) float64 { return float64(s.Exchange.Hedges) }},
+	{"exchange_hedged_bytes_total", "bytes of blocks asked for at a second peer, estimated", true, func(s Status) float64 { return float64(s.Exchange.HedgedBytes) }},
+	{"exchange_retries_total", "blocks asked for again", true, func(s Status) float64 { return float64(s.Exchange.Retries) }},
+	{"exchange_timeouts_total", "answers that did not come in time", true, func(s Status) float64 { return float64(s.Exchange.Timeouts) }},
+	{"exchange_searches_total", "searches for providers", true, func(s Status) float64 { return float64(s.Exchange.Searches) }},
+	{"exchange_dials_total", "peers dialled", true, func(s Status) float64 { return float64(s.Exchange.Dials) }},
+	{"exchange_dial_failures_total", "dials that failed", true, func(s Status) float64 { return float64(s.Exchange.DialFailures) }},
+	{"exchange_bans_total", "peers banned for a while", true, func(s Status) float64 { return float64(s.Exchange.Bans) }},
+	{"exchange_malformed_messages_total", "messages that no honest peer sends", true, func(s Status) float64 { return float64(s.Exchange.Malformed) }},
+	{"exchange_refused_streams_total", "streams of peers that had too many", true, func(s Status) float64 { return float64(s.Exchange.RefusedStreams) }},
+	{"exchange_overflowed_wants_total", "wants of peers whose want list was full", true, func(s Status) float64 { return float64(s.Exchange.WantsOverflowed) }},
+	{"exchange_blocks_peers_wait_for", "blocks that peers wait for and that are not here", false, func(s Status) float64 { return float64(s.Exchange.PeersWait) }},
+	{"exchange_downloads", "downloads running or waiting", false, func(s Status) float64 { return float64(s.Exchange.Downloads) }},
+	{"money_spent_total", "paid or owed for blocks, in the ledger's smallest unit", true, func(s Status) float64 { return float64(s.Money.Spent) }},
+	{"money_owed", "of that not paid yet", false, func(s Status) float64 { return float64(s.Money.Owed) }},
+	{"money_committed", "promised for blocks that are on their way", false, func(s Status) float64 { return float64(s.Money.Committed) }},
+	{"money_spent_today", "paid or owed since the day began (UTC)", false, func(s Status) float64 { return float64(s.Money.Today) }},
+	{"money_charged_total", "asked for blocks that were sent", true, func(s Status) float64 { return float64(s.Money.Charged) }},
+	{"money_earned_total", "in payments for blocks that were sent", true, func(s Status) float64 { return float64(s.Money.Earned) }},
+	{"money_payment_failures_total", "payments that failed", true, func(s Status) float64 { return float64(s.Money.Failures) }},
+	{"money_refused_payments_total", "payments of peers that were not accepted", true, func(s Status) float64 { return float64(s.Money.Refused) }},
+	{"money_too_dear_wants_total", "wants that failed because everybody asked too much", true, func(s Status) float64 { return float64(s.Money.TooDear) }},
+	{"money_over_budget_wants_total", "wants that failed because a budget was used up", true, func(s Status) float64 { return float64(s.Money.Exhausted) }},
 	{"peers", "connected peers", false, func(s Status) float64 { return float64(s.Peers) }},
 	{"mounts", "mounts served", false, func(s Status) float64 { return float64(len(s.Mounts)) }},
 	{"pins", "pinned roots", false, func(s Status) float64 { return float64(s.Pins) }},
@@ -93,6 +124,22 @@ func (s snapshot) Collect(out chan<- prometheus.Metric) {
 		desc := prometheus.NewDesc("holdfast_"+f.name, f.help, nil, nil)
 		out <- prometheus.MustNewConstMetric(desc, kind, f.value(s.Status))
 	}
+	histogram(out, "exchange_block_seconds", "from the first want for a block until it is here", s.Exchange.BlockTime)
+	histogram(out, "exchange_first_byte_seconds", "from the beginning of a download until its first block came", s.Exchange.FirstByte)
+	used := prometheus.NewDesc("holdfast_limit_used", "how much of a limit is in use", []string{"limit"}, nil)
+	limit := prometheus.NewDesc("holdfast_limit", "the limit", []string{"limit"}, nil)
+	for _, l := range s.Limits {
+		out <- prometheus.MustNewConstMetric(used, prometheus.GaugeValue, float64(l.Used), l.Name)
+		out <- prometheus.MustNewConstMetric(limit, prometheus.GaugeValue, float64(l.Limit), l.Name)
+	}
+}
+
+func histogram(out chan<- prometheus.Metric, name, help string, h Histogram) {
+	buckets := make(map[float64]uint64, len(h.Buckets))
+	for _, b := range h.Buckets {
+		buckets[b.Seconds] = b.Count
+	}
+	out <- prometheus.MustNewConstHistogram(prometheus.NewDesc("holdfast_"+name, help, nil, nil), h.Count, h.Sum, buckets)
 }
 
 func (s *Server) metrics(w http.ResponseWriter, r *http.Request) error {

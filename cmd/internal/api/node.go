@@ -16,6 +16,15 @@ type Node interface {
 	Importer
 	Mounter
 	Keeper
+	Payer
+}
+
+// Payer pays peers and is paid by them.
+type Payer interface {
+	// Channels lists payment channels, closed ones for a while too.
+	Channels(ctx context.Context) ([]Channel, error)
+	// CloseChannels closes those with a peer, and lists all.
+	CloseChannels(ctx context.Context, peer string) ([]Channel, error)
 }
 
 // Network is the node among its peers.

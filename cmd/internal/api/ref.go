@@ -21,6 +21,14 @@ type Ref struct {
 type Read struct {
 	Ref
 	Timeout time.Duration // within which a block must come; zero: the node's
+	Spending
+}
+
+// Spending is what a command lets the node pay for content, in the ledger's smallest unit. Nil is what the node's
+// settings say.
+type Spending struct {
+	MaxPrice *uint64 `json:"max_price,omitempty"` // for a MiB
+	Budget   *uint64 `json:"budget,omitempty"`    // in all
 }
 
 // hashes are the hash functions blocks are verified with.

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -174,6 +175,8 @@ func (s *Server) routes() http.Handler {
 		"POST /v1/pins/{cid}":          s.pin,
 		"DELETE /v1/pins/{cid}":        s.unpin,
 		"POST /v1/gc":                  s.gc,
+		"GET /v1/channels":             s.channels,
+		"DELETE /v1/channels/{peer}":   s.closeChannels,
 		"GET /metrics":                 func(w http.ResponseWriter, r *http.Request) error { return s.metrics(w, r) },
 		"GET /{$}":                     s.page,
 	} {
@@ -240,6 +243,15 @@ func readOf(r *http.Request) (Read, error) {
 		read.Timeout, err = time.ParseDuration(t)
 		if err != nil || read.Timeout <= 0 {
 			return Read{}, &Error{Code: CodeUsage, Message: fmt.Sprintf("%q is not a duration such as 25s", short(t))}
+		}
+	}
+	for name, amount := range map[string]**uint64{"max-price": &read.MaxPrice, "budget": &read.Budget} {
+		if text := r.URL.Query().Get(name); text != "" {
+			n, err := strconv.ParseUint(text, 10, 63)
+			if err != nil {
+				return Read{}, &Error{Code: CodeUsage, Message: fmt.Sprintf("%s: %q is not an amount", name, short(text))}
+			}
+			*amount = &n
 		}
 	}
 	return read, nil

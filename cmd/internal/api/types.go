@@ -23,6 +23,12 @@ type Peer struct {
 	ID         string   `json:"id"`
 	Addresses  []string `json:"addresses"`
 	Connected  bool     `json:"connected"`
+	Banned     float64  `json:"banned_seconds,omitempty"` // how much longer
+	Why        string   `json:"banned_for,omitempty"`
+	Failures   int      `json:"failures"`   // in a row
+	Price      uint64   `json:"price"`      // that it asks for a MiB, as of its last word
+	Paid       uint64   `json:"paid"`       // to it, through all channels
+	Earned     uint64   `json:"earned"`     // from it
 	Remembered bool     `json:"remembered"` // re-dialled when the connection is lost
 	LatencyMS  float64  `json:"latency_ms"`
 	BytesIn    uint64   `json:"bytes_in"` // blocks received
@@ -76,7 +82,22 @@ type MountRequest struct {
 	Timeout    time.Duration `json:"timeout,omitempty"`  // zero: the node's
 	Readahead  int64         `json:"readahead,omitempty"`
 
+	Spending // for what the mount reads
+
 	NoPassthrough bool `json:"no_passthrough,omitempty"` // the node answers all reads, also of complete files
+}
+
+// Channel is a payment channel. Amounts are in the ledger's smallest unit.
+type Channel struct {
+	ID        string     `json:"id"`
+	Peer      string     `json:"peer"`
+	Direction string     `json:"direction"` // "paying" the peer, or "receiving" from it
+	State     string     `json:"state"`
+	Deposit   uint64     `json:"deposit"`
+	Amount    uint64     `json:"amount"`  // paid so far
+	Settled   uint64     `json:"settled"` // of that, with the ledger
+	Opened    time.Time  `json:"opened"`
+	Closed    *time.Time `json:"closed,omitempty"`
 }
 
 // StateMounted is the state of a mount that answers.
@@ -124,6 +145,8 @@ type Status struct {
 	Cache    CacheStatus    `json:"cache"`
 	Exchange ExchangeStatus `json:"exchange"`
 	Memory   MemoryStatus   `json:"memory"`
+	Money    MoneyStatus    `json:"money"`
+	Limits   []LimitStatus  `json:"limits"`
 	Peers    int            `json:"peers"`
 	Mounts   []Mount        `json:"mounts"`
 	Pins     int            `json:"pins"`
@@ -162,6 +185,79 @@ type ExchangeStatus struct {
 	Duplicate uint64 `json:"duplicate_blocks"` // wanted once, and here already
 	Queued    uint64 `json:"announcements_queued"`
 	Announced uint64 `json:"announced"`
+
+	LateBytes       uint64 `json:"duplicate_bytes"`
+	UnaskedBytes    uint64 `json:"unasked_bytes"`
+	InFlight        uint64 `json:"bytes_in_flight"`
+	Parked          uint64 `json:"parked_wants"`  // wait for a retry
+	QueuedWants     uint64 `json:"queued_wants"`  // wait for room at a peer
+	Seeking         uint64 `json:"seeking_wants"` // nobody is known to have them
+	Resolved        uint64 `json:"resolved_wants"`
+	Failed          uint64 `json:"failed_wants"`
+	Hedges          uint64 `json:"hedges"`
+	HedgedBytes     uint64 `json:"hedged_bytes"`
+	Retries         uint64 `json:"retries"`
+	Timeouts        uint64 `json:"timeouts"`
+	Searches        uint64 `json:"searches"`
+	Dials           uint64 `json:"dials"`
+	DialFailures    uint64 `json:"dial_failures"`
+	Bans            uint64 `json:"bans"`
+	Malformed       uint64 `json:"malformed_messages"`
+	RefusedStreams  uint64 `json:"refused_streams"`
+	WantsOverflowed uint64 `json:"overflowed_wants"` // of peers whose want list was full
+	PeersWait       uint64 `json:"blocks_peers_wait_for"`
+
+	BlockTime Histogram `json:"block_time"` // from the first want for a block until it is here
+	FirstByte Histogram `json:"first_byte"` // from the beginning of a download until the first block that peers gave
+}
+
+// Histogram counts durations by length, in seconds.
+type Histogram struct {
+	Count   uint64   `json:"count"`
+	Sum     float64  `json:"sum_seconds"`
+	Buckets []Bucket `json:"buckets,omitempty"` // cumulative, those without end left out
+}
+
+// Bucket counts the durations up to a bound.
+type Bucket struct {
+	Seconds float64 `json:"le"`
+	Count   uint64  `json:"count"`
+}
+
+// MoneyStatus is what was paid and earned since the start, in the ledger's smallest unit.
+type MoneyStatus struct {
+	Price     uint64          `json:"price"` // asked for a MiB
+	MaxPrice  uint64          `json:"max_price"`
+	Budget    uint64          `json:"budget"`     // of a dataset that has none of its own
+	DayBudget uint64          `json:"day_budget"` // 0: none
+	PerSecond uint64          `json:"per_second"`
+	Today     uint64          `json:"spent_today"`
+	Spent     uint64          `json:"spent"`
+	Owed      uint64          `json:"owed"`      // of that is not paid yet
+	Committed uint64          `json:"committed"` // promised for blocks that are on their way
+	Charged   uint64          `json:"charged"`   // for blocks that were sent
+	Earned    uint64          `json:"earned"`    // in payments for them
+	Failures  uint64          `json:"payment_failures"`
+	Refused   uint64          `json:"refused_payments"` // of peers
+	TooDear   uint64          `json:"too_dear_wants"`
+	Exhausted uint64          `json:"over_budget_wants"`
+	Datasets  []DatasetStatus `json:"datasets,omitempty"`
+}
+
+// DatasetStatus is what may be and was paid for one root.
+type DatasetStatus struct {
+	CID       string `json:"cid"`
+	MaxPrice  uint64 `json:"max_price"`
+	Budget    uint64 `json:"budget"`
+	Spent     uint64 `json:"spent"`
+	Committed uint64 `json:"committed"`
+}
+
+// LimitStatus is how much of a limit is in use.
+type LimitStatus struct {
+	Name  string `json:"name"`
+	Used  int64  `json:"used"`
+	Limit int64  `json:"limit"`
 }
 
 // MemoryStatus is the memory of the process.

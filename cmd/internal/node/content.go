@@ -24,6 +24,9 @@ func (n *Node) timeout(r api.Read) time.Duration {
 
 // resolve finds what r names.
 func (n *Node) resolve(ctx context.Context, r api.Read) (*unixfs.Node, error) {
+	if err := n.allow(r.CID, r.Spending); err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, n.timeout(r))
 	defer cancel()
 	return n.reader.Resolve(ctx, r.CID, r.Path)

@@ -25,6 +25,8 @@ var codes = []struct {
 	{unixfs.ErrUnsupported, api.CodeUnsupported, "files and directories have the codecs dag-pb and raw"},
 	{unixfs.ErrCorrupt, api.CodeCorrupt, "the content contradicts itself: whoever made it has to make it anew"},
 	{fs.ErrCorrupt, api.CodeCorrupt, ""},
+	{exchange.ErrTooDear, api.CodeTooDear, "pay more with --max-price and --budget, or connect to somebody who asks less"},
+	{exchange.ErrBudget, api.CodeTooDear, "raise --budget, or day-budget: in config.yaml"},
 	{exchange.ErrTimeout, api.CodeUnavailable, "nobody connected has it: holdfast connect to somebody who has, or wait longer with --timeout"},
 	{fs.ErrUnavailable, api.CodeUnavailable, "nobody connected has it: holdfast connect to somebody who has, or wait longer with --timeout"},
 	{context.DeadlineExceeded, api.CodeUnavailable, "nobody connected has it: holdfast connect to somebody who has, or wait longer with --timeout"},

@@ -143,6 +143,9 @@ func (n *Node) Mount(ctx context.Context, req api.MountRequest) (api.Mount, erro
 	if err != nil {
 		return api.Mount{}, answer(err)
 	}
+	if err := n.allow(cfg.Root, req.Spending); err != nil {
+		return api.Mount{}, answer(err)
+	}
 	mnt, err := n.mounts.reserve(req)
 	if err != nil {
 		return api.Mount{}, err
@@ -153,7 +156,7 @@ func (n *Node) Mount(ctx context.Context, req api.MountRequest) (api.Mount, erro
 	}
 	if err == nil && req.Remember && n.cfg.Daemon {
 		err = n.cfg.Repo.SaveMount(repo.SavedMount{Dir: req.Dir, CID: req.CID, AllowOther: req.AllowOther,
-			NoPassthrough: req.NoPassthrough, Timeout: req.Timeout, Readahead: req.Readahead})
+			MaxPrice: req.MaxPrice, Budget: req.Budget, NoPassthrough: req.NoPassthrough, Timeout: req.Timeout, Readahead: req.Readahead})
 		if err != nil {
 			err = errors.Join(err, takeOut(context.WithoutCancel(ctx), f))
 		}

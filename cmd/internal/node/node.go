@@ -44,6 +44,7 @@ type Node struct {
 	routing   *exchange.Routing
 	announce  *exchange.AnnounceQueue
 	exchange  *exchange.Exchange
+	wallet    *wallet
 	store     *blockcache.Store
 	cache     *blockcache.Cache
 	blocks    *blocksOf
@@ -125,19 +126,35 @@ func (n *Node) openNetwork(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	blocks := &served{store: n.store}
-	n.network, err = exchange.NewHostNetwork(exchange.NetworkConfig{Host: n.host,
-		Serve: exchange.ServeConfig{Store: blocks, Logger: n.log}, Logger: n.log})
-	if err != nil {
-		return err
-	}
-	blocks.arrived = n.network.NotifyNewBlocks
-	n.exchange, err = exchange.New(exchange.Config{Network: n.network, Providers: n.routing, Store: blocks,
-		Links: links, Announcer: n.announce, Logger: n.log})
-	if err != nil {
+	if err := n.openExchange(); err != nil {
 		return err
 	}
 	n.keeper, err = newKeeper(n, boot)
+	return err
+}
+
+func (n *Node) openExchange() (err error) {
+	s := n.cfg.Settings
+	limits, err := repo.ParseLimits(s.Limits)
+	if err != nil {
+		return err
+	}
+	if err := n.openWallet(); err != nil {
+		return err
+	}
+	blocks := &served{store: n.store}
+	network, serve := limits.Network, limits.Serve
+	serve.Store, serve.Till, serve.Logger = blocks, n.wallet, n.log
+	serve.PricePerMiB, serve.CreditBytes = exchange.Amount(s.Price), s.Credit
+	serve.BytesPerSecond, serve.PeerPerSecond = float64(s.UploadRate), float64(s.PeerUploadRate)
+	network.Host, network.Serve, network.Owed, network.Logger = n.host, serve, n.wallet.again, n.log
+	if n.network, err = exchange.NewHostNetwork(network); err != nil {
+		return err
+	}
+	blocks.arrived, n.wallet.network = n.network.NotifyNewBlocks, n.network
+	limits.Exchange.Spending, limits.Exchange.DayBudget = spending(s), exchange.Amount(s.DayBudget)
+	n.exchange, err = exchange.New(exchange.Config{Network: n.network, Providers: n.routing, Store: blocks, Purse: n.wallet,
+		Limits: limits.Exchange, Links: links, Announcer: n.announce, Logger: n.log})
 	return err
 }
 

@@ -34,6 +34,7 @@ func run(t *testing.T, dir string, change func(*repo.Config)) *running {
 	}
 	cfg := r.Config
 	cfg.MinFreeBytes = 0
+	cfg.Ledger = filepath.Join(filepath.Dir(dir), "ledger.json")
 	if change != nil {
 		change(&cfg)
 	}

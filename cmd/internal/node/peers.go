@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -144,42 +142,27 @@ func (n *Node) Peers(context.Context) ([]api.Peer, error) {
 		}
 	}
 	for _, info := range n.exchange.Peers() {
+		if info.Banned > 0 {
+			get(info.ID) // also where it was dropped
+		}
 		if p := all[info.ID]; p != nil {
 			p.BytesIn = uint64(info.BytesReceived)
+			p.Banned, p.Failures, p.Price = info.Banned.Seconds(), info.Failures, uint64(info.PricePerMiB)
 			if info.Latency > 0 {
 				p.LatencyMS = float64(info.Latency) / 1e6
 			}
 		}
 	}
 	out := make([]api.Peer, 0, len(all))
-	for _, p := range all {
+	for id, p := range all {
+		paid, perr := n.wallet.accounts.Paid(id)
+		earned, eerr := n.wallet.accounts.Received(id)
+		if err := errors.Join(perr, eerr); err != nil {
+			return nil, err
+		}
+		p.Paid, p.Earned = uint64(paid), uint64(earned)
 		out = append(out, *p)
 	}
 	slices.SortFunc(out, func(a, b api.Peer) int { return strings.Compare(a.ID, b.ID) })
 	return out, nil
-}
-
-// Status is the node on one screen.
-func (n *Node) Status(ctx context.Context) (st api.Status, err error) {
-	if st.ID, err = n.ID(ctx); err != nil {
-		return st, err
-	}
-	if st.Mounts, err = n.Mounts(ctx); err != nil {
-		return st, err
-	}
-	s, c, x, w, a := n.store.Stats(), n.cache.Stats(), n.exchange.Stats(), n.network.Stats(), n.announce.Stats()
-	st.Uptime = time.Since(n.start).Seconds()
-	st.Peers, st.Pins = len(n.host.Network().Peers()), s.Pins
-	st.Store = api.StoreStatus{UsedBytes: uint64(s.UsedBytes), QuotaBytes: uint64(s.QuotaBytes), PinnedBytes: uint64(s.PinnedBytes),
-		Blocks: uint64(s.Blocks), Packs: uint64(s.Packs), Bodies: uint64(s.Bodies), Evictions: uint64(s.Evictions),
-		Corruptions: uint64(s.Corruptions)}
-	st.Cache = api.CacheStatus{UsedBytes: uint64(c.MemoryBytes), MaxBytes: uint64(n.cfg.Settings.CacheBytes),
-		Hits: uint64(c.InMemory), Misses: uint64(c.Local - c.InMemory + c.Fetches)}
-	st.Exchange = api.ExchangeStatus{BlocksIn: w.Received.Blocks, BlocksOut: w.Sent.Blocks, BytesIn: w.Received.BlockBytes,
-		BytesOut: w.Sent.BlockBytes, Downloads: uint64(x.Downloads), Wants: uint64(x.Wants), Sessions: uint64(x.Sessions),
-		Unasked: x.Unasked, Duplicate: x.Late, Queued: uint64(a.Pending), Announced: uint64(a.Entries - a.Pending)}
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	st.Memory = api.MemoryStatus{HeapBytes: m.HeapAlloc, LimitBytes: uint64(n.memory), Goroutines: runtime.NumGoroutine()}
-	return st, nil
 }

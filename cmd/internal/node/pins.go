@@ -30,6 +30,9 @@ func (n *Node) Pin(ctx context.Context, r api.Read, progress func(api.Progress))
 }
 
 func (n *Node) pin(ctx context.Context, r api.Read, progress func(api.Progress)) (api.Pin, error) {
+	if err := n.allow(r.CID, r.Spending); err != nil {
+		return api.Pin{}, err
+	}
 	if err := n.fetchFirst(ctx, r); err != nil { // before anything is pinned
 		return api.Pin{}, err
 	}

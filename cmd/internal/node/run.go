@@ -25,6 +25,7 @@ func (n *Node) services(commands net.Listener, public net.Listener) []service {
 	return []service{
 		{"block store", n.store.Run},
 		{"exchange", n.runExchange},
+		{"payments", n.wallet.accounts.Run},
 		{"announcements", n.announce.Run},
 		{"peers", n.keeper.Run},
 		{"commands", func(ctx context.Context) error { return n.server.Serve(ctx, commands) }},

@@ -29,6 +29,19 @@ type Config struct {
 	Readahead     int64         // most bytes read ahead in one file
 	MetricsListen string        // host:port of metrics and status page; empty: none
 	LogLevel      string        // debug, info, warn or error
+
+	UploadRate     int64    // bytes a second sent to all peers; 0: no limit
+	PeerUploadRate int64    // the same to one peer
+	Limits         []string // name=value, as [ParseLimits] reads them
+
+	Price     uint64 // asked of peers for a MiB, in the ledger's smallest unit
+	Credit    int64  // bytes that a peer gets before it has paid
+	MaxPrice  uint64 // paid for a MiB at most
+	Budget    uint64 // paid for one dataset at most
+	DayBudget uint64 // paid in a UTC day at most; 0: as much as the datasets' budgets allow
+	PerSecond uint64 // what a second saved is worth
+	Deposit   uint64 // laid down when a payment channel is opened
+	Ledger    string // path of the book of payment channels; empty: one in the user's home
 }
 
 // Defaults are the settings where nobody says otherwise.
@@ -41,6 +54,8 @@ func Defaults() Config {
 		Timeout:      25 * time.Second,
 		Readahead:    32 << 20,
 		LogLevel:     "info",
+		Credit:       8 << 20,
+		Deposit:      1_000_000,
 	}
 }
 

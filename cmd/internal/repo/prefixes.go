@@ -6,6 +6,7 @@ var (
 	PrefixBlocks   = []byte("b/") // blockcache: index of blocks, bodies, pins
 	PrefixRouting  = []byte("d/") // exchange: the DHT's provider records
 	PrefixAnnounce = []byte("a/") // exchange: the queue of announcements
+	PrefixPayment  = []byte("v/") // exchange/payment: channels, vouchers, spending
 	PrefixPeers    = []byte("p/") // repo: peers to stay connected to
 	PrefixMounts   = []byte("m/") // repo: mounts that a daemon restores
 )

@@ -57,6 +57,39 @@ var settings = []setting{
 	{key: "readahead", doc: "most bytes read ahead of a sequential reader, a file",
 		set: one(func(c *Config, v string) error { return parseBytes(&c.Readahead, v, 0) }),
 		get: func(c Config) string { return humanize.IBytes(uint64(c.Readahead)) }},
+	{key: "upload-rate", doc: "most bytes a second sent to all peers together; 0: no limit",
+		set: one(func(c *Config, v string) error { return parseBytes(&c.UploadRate, v, 0) }),
+		get: func(c Config) string { return humanize.IBytes(uint64(c.UploadRate)) }},
+	{key: "peer-upload-rate", doc: "most bytes a second sent to one peer; 0: no limit",
+		set: one(func(c *Config, v string) error { return parseBytes(&c.PeerUploadRate, v, 0) }),
+		get: func(c Config) string { return humanize.IBytes(uint64(c.PeerUploadRate)) }},
+	{key: "limits", doc: "name=value each, as holdfast status --json lists them under limits: active-peers=25, dials=8, serve-peer-bytes=4MiB", list: true,
+		set: func(c *Config, v []string) error { return parseLimits(&c.Limits, v) },
+		get: func(c Config) string { return yamlList(c.Limits) }},
+	{key: "price", doc: "asked of peers for each MiB they get, in the ledger's smallest unit; 0: free",
+		set: one(func(c *Config, v string) error { return parseAmount(&c.Price, v) }),
+		get: func(c Config) string { return strconv.FormatUint(c.Price, 10) }},
+	{key: "credit", doc: "bytes that a peer gets before it has paid for them, where there is a price",
+		set: one(func(c *Config, v string) error { return parseBytes(&c.Credit, v, 1<<20) }),
+		get: func(c Config) string { return humanize.IBytes(uint64(c.Credit)) }},
+	{key: "max-price", doc: "most that is paid to peers for a MiB, in the ledger's smallest unit; 0: nothing is paid",
+		set: one(func(c *Config, v string) error { return parseAmount(&c.MaxPrice, v) }),
+		get: func(c Config) string { return strconv.FormatUint(c.MaxPrice, 10) }},
+	{key: "budget", doc: "most that is paid for the blocks of one root",
+		set: one(func(c *Config, v string) error { return parseAmount(&c.Budget, v) }),
+		get: func(c Config) string { return strconv.FormatUint(c.Budget, 10) }},
+	{key: "day-budget", doc: "most that is paid for blocks in a day (UTC); 0: what the budgets of the roots allow",
+		set: one(func(c *Config, v string) error { return parseAmount(&c.DayBudget, v) }),
+		get: func(c Config) string { return strconv.FormatUint(c.DayBudget, 10) }},
+	{key: "per-second", doc: "what a second saved is worth; 0: peers that want money are asked only for what others don't give",
+		set: one(func(c *Config, v string) error { return parseAmount(&c.PerSecond, v) }),
+		get: func(c Config) string { return strconv.FormatUint(c.PerSecond, 10) }},
+	{key: "deposit", doc: "laid down when a payment channel to a peer is opened; what is not spent comes back",
+		set: one(func(c *Config, v string) error { return parseAmount(&c.Deposit, v) }),
+		get: func(c Config) string { return strconv.FormatUint(c.Deposit, 10) }},
+	{key: "ledger", doc: "file that the nodes of this machine keep payment channels in: bookkeeping, not money; empty: ~/.holdfast-ledger.json",
+		set: one(func(c *Config, v string) error { c.Ledger = v; return nil }),
+		get: func(c Config) string { return strconv.Quote(c.Ledger) }},
 	{key: "metrics-listen", doc: "host:port where Prometheus metrics and a status page are served; empty: nowhere",
 		set: one(func(c *Config, v string) error { return parseHostPort(&c.MetricsListen, v) }),
 		get: func(c Config) string { return strconv.Quote(c.MetricsListen) }},
@@ -192,6 +225,23 @@ func parseBytes[T int64 | uint64](dst *T, v string, least uint64) error {
 		return fmt.Errorf("%q is too small: at least %s", v, humanize.IBytes(least))
 	}
 	*dst = T(n)
+	return nil
+}
+
+func parseAmount(dst *uint64, v string) error {
+	n, err := strconv.ParseUint(v, 10, 63)
+	if err != nil {
+		return fmt.Errorf("%q is not an amount: a whole number of the ledger's smallest unit", v)
+	}
+	*dst = n
+	return nil
+}
+
+func parseLimits(dst *[]string, values []string) error {
+	if _, err := ParseLimits(values); err != nil {
+		return err
+	}
+	*dst = slices.Clone(values)
 	return nil
 }
 

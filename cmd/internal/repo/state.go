@@ -22,6 +22,9 @@ type SavedMount struct {
 
 	NoPassthrough bool `json:"no_passthrough,omitempty"`
 
+	MaxPrice *uint64 `json:"max_price,omitempty"` // nil: the node's
+	Budget   *uint64 `json:"budget,omitempty"`
+
 	Timeout   time.Duration `json:"timeout,omitempty"`   // zero: the node's
 	Readahead int64         `json:"readahead,omitempty"` // in bytes; zero: the node's
 }
