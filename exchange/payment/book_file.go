@@ -122,6 +122,9 @@ func (b *Book) write(l *ledger) error {
 	if err := syncPath(filepath.Dir(b.path)); err != nil {
 		return fmt.Errorf("write book: %w", err)
 	}
+	b.mu.Lock()
+	b.last = &bookView{sum: sha256.Sum256(data), book: l} // so that it need not be parsed
+	b.mu.Unlock()
 	return nil
 }
 

@@ -20,9 +20,7 @@ func FuzzParseBook(f *testing.F) {
 	must(f, err)
 	closed, err := os.ReadFile(p.book.Path())
 	must(f, err)
-	for _, b := range [][]byte{open, closing, closed, open[:len(open)/2], []byte("{}"), {}} {
-		f.Add(b)
-	}
+	corpus(f, "FuzzParseBook", open, closing, closed, open[:len(open)/2], []byte("{}"), []byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		l, err := parseBook(b)
 		if err != nil {

@@ -34,7 +34,7 @@ type flushRound struct {
 
 func newDurable(db *badger.DB) *durable {
 	d := &durable{lead: make(chan struct{}, 1)}
-	d.flush = (&logs{db: db}).sync
+	d.flush = (&logs{db: db, file: syncPath}).sync
 	return d
 }
 
@@ -105,7 +105,8 @@ func (d *durable) run(r *flushRound) {
 // logs are the files of a database that commits are in. One caller at a time.
 type logs struct {
 	db      *badger.DB
-	flushed []string // names in the folder when it was flushed last
+	file    func(path string) error // flushes a file or a folder
+	flushed []string                // names in the folder when it was flushed last
 }
 
 // sync flushes every log and the folder. The database's own Sync leaves out logs that were replaced
@@ -131,7 +132,7 @@ func (l *logs) sync() error {
 	}
 	if len(mems) > 1 { // a single one is what Sync flushed
 		for _, path := range mems {
-			if err := syncPath(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			if err := l.file(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 				return err
 			}
 		}
@@ -139,7 +140,7 @@ func (l *logs) sync() error {
 	if slices.Equal(names, l.flushed) {
 		return nil
 	}
-	if err := syncPath(opts.Dir); err != nil {
+	if err := l.file(opts.Dir); err != nil {
 		return err
 	}
 	l.flushed = names

@@ -5,7 +5,9 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -186,11 +188,7 @@ func FuzzUnmarshalVoucher(f *testing.F) {
 	must(f, err)
 	b, err := v.Marshal()
 	must(f, err)
-	f.Add(b)
-	f.Add(b[:len(b)-1])
-	f.Add(append(bytes.Clone(b), b...))
-	f.Add([]byte{})
-	f.Add(make([]byte, MaxVoucherBytes+1))
+	corpus(f, "FuzzUnmarshalVoucher", b, b[:len(b)-1], append(bytes.Clone(b), b...), []byte{}, make([]byte, MaxVoucherBytes+1))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		v, err := UnmarshalVoucher(b)
 		if err != nil {
@@ -207,4 +205,16 @@ func FuzzUnmarshalVoucher(f *testing.F) {
 			t.Fatalf("%+v became %+v", v, w)
 		}
 	})
+}
+
+// corpus adds seeds to a fuzz target, and with -update writes them into testdata.
+func corpus(f *testing.F, target string, seeds ...[]byte) {
+	for i, b := range seeds {
+		f.Add(b)
+		if *update {
+			dir := filepath.Join("testdata", "fuzz", target)
+			must(f, os.MkdirAll(dir, 0o755))
+			must(f, os.WriteFile(filepath.Join(dir, fmt.Sprint("seed-", i)), fmt.Appendf(nil, "go test fuzz v1\n[]byte(%q)\n", b), 0o644))
+		}
+	}
 }
