@@ -32,18 +32,18 @@ func TestCallsReachTheNode(t *testing.T) {
 	}
 	calls := map[string]func() error{
 		"stat " + root + "/a dir/ü%2F?# in 3s for at most 7, 0 in all": func() error { return nil },
-		"id":                                   func() error { _, err := c.ID(ctx); return err },
-		"peers":                                func() error { _, err := c.Peers(ctx); return err },
-		"connect /a /b":                        func() error { _, err := c.Connect(ctx, []string{"/a", "/b"}); return err },
-		"forget p":                             func() error { return c.Forget(ctx, "p") },
-		"unmount /m x true":                    func() error { return c.Unmount(ctx, "/m x", true) },
-		"mounts":                               func() error { _, err := c.Mounts(ctx); return err },
-		"unpin " + root:                        func() error { return c.Unpin(ctx, r.CID) },
-		"pins":                                 func() error { _, err := c.Pins(ctx); return err },
-		"channels":                             func() error { _, err := c.Channels(ctx); return err },
-		"close channels p":                     func() error { _, err := c.CloseChannels(ctx, "p"); return err },
-		"gc":                                   func() error { _, err := c.GC(ctx); return err },
-		"status":                               func() error { _, err := c.Status(ctx); return err },
+		"id":                func() error { _, err := c.ID(ctx); return err },
+		"peers":             func() error { _, err := c.Peers(ctx); return err },
+		"connect /a /b":     func() error { _, err := c.Connect(ctx, []string{"/a", "/b"}); return err },
+		"forget p":          func() error { return c.Forget(ctx, "p") },
+		"unmount /m x true": func() error { return c.Unmount(ctx, "/m x", true) },
+		"mounts":            func() error { _, err := c.Mounts(ctx); return err },
+		"unpin " + root:     func() error { return c.Unpin(ctx, r.CID) },
+		"pins":              func() error { _, err := c.Pins(ctx); return err },
+		"channels":          func() error { _, err := c.Channels(ctx); return err },
+		"close channels p":  func() error { _, err := c.CloseChannels(ctx, "p"); return err },
+		"gc":                func() error { _, err := c.GC(ctx); return err },
+		"status":            func() error { _, err := c.Status(ctx); return err },
 		"mount {Dir:/m CID:" + root + " Lazy:true AllowOther:false Remember:true Timeout:2s Readahead:5 Spending:{MaxPrice:<nil> Budget:<nil>} NoPassthrough:true}": func() error {
 			_, err := c.Mount(ctx, MountRequest{Dir: "/m", CID: root, Lazy: true, Remember: true, Timeout: 2 * time.Second, Readahead: 5, NoPassthrough: true})
 			return err

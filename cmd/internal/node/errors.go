@@ -52,8 +52,15 @@ func answer(err error) error {
 		if errors.Is(err, c.is) {
 			e := &api.Error{Code: c.code, Message: err.Error(), Advice: hint.Of(err)}
 			var missing *missingError
-			if errors.As(err, &missing) {
+			var dear *exchange.TooDearError
+			var spent *exchange.BudgetError
+			switch { // each names the block itself; how it was come by is of no use
+			case errors.As(err, &missing):
 				e.Message = missing.Error()
+			case errors.As(err, &dear):
+				e.Message = "block " + dear.CID.String() + ": " + dear.Error()
+			case errors.As(err, &spent):
+				e.Message = "block " + spent.CID.String() + ": " + spent.Error()
 			}
 			if e.Advice == "" {
 				e.Advice = c.advice
