@@ -296,7 +296,7 @@ func (l *life) agree() {
 // TestRandomLives: events of payer, payees and ledger in any order, with crashes and power cuts.
 func TestRandomLives(t *testing.T) {
 	t.Parallel()
-	first, lives := rand.Uint64N(1<<32), 6
+	first, lives := rand.Uint64N(1<<32), randomLives
 	if *seedFlag != 0 {
 		first, lives = *seedFlag, 1
 	}
