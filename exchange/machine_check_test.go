@@ -58,6 +58,9 @@ func checkWants(t testing.TB, m *machine) {
 			}
 			storing += int64(len(w.block.RawData()))
 		}
+		if n := w.pending(WantHave); n > m.limits.PeersPerBlock {
+			t.Fatalf("%d peers have yet to say whether they have a block", n)
+		}
 		for _, a := range w.asks {
 			if a.want != w || a.peer.asks[c] != a || a.live() && a.timer.pos == 0 {
 				t.Fatalf("ask of %s at %s is not in order", c, a.peer.id)

@@ -204,6 +204,11 @@ func (m *machine) explore(w *want) {
 	}
 }
 
+// askable says whether p can be asked whether it has a block, beside those who have yet to say so.
+func (m *machine) askable(w *want, p *peerState) bool {
+	return p.presences && w.pending(WantHave) < m.limits.PeersPerBlock && m.prospect(w, p)
+}
+
 // silentProspect returns a peer that never says have and can be asked for the block itself.
 func (m *machine) silentProspect(w *want) *peerState {
 	n := w.session.estimate(w)

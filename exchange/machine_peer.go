@@ -86,7 +86,7 @@ func (m *machine) revive(p *peerState) {
 			return
 		}
 		if s.seeking.n+s.parked.n == 0 {
-			if w := or(s.first(), s.choosy.head); w != nil && mb == nil && p.presences && m.prospect(w, p) {
+			if w := or(s.first(), s.choosy.head); w != nil && mb == nil && m.askable(w, p) {
 				m.askHave(w, p)
 				left--
 			}
@@ -114,7 +114,7 @@ func (m *machine) reviveSession(s *session, p *peerState, mb *member, most int) 
 		case !w.waits(): // it moved when room was made for another
 		case mb != nil || !p.presences:
 			m.enqueue(w)
-		case m.prospect(w, p):
+		case m.askable(w, p):
 			m.askHave(w, p)
 		}
 	}

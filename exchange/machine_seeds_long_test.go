@@ -2,5 +2,10 @@
 
 package exchange
 
-// randomSeeds is how many lives TestRandomEvents lives.
-const randomSeeds = 10_000
+const (
+	// randomSeeds is how many lives TestRandomEvents lives.
+	randomSeeds = 10_000
+	// crowdSeeds is how many crowds of each kind TestCrowds meets, and crowdLeaves how many blocks they give.
+	crowdSeeds  = 10
+	crowdLeaves = 1000
+)

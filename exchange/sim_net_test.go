@@ -303,7 +303,7 @@ func (p *simPeer) speak(ctx context.Context) {
 				return
 			}
 		}
-		if p.rate > 0 && !pass(ctx, time.Duration(float64(len(b.RawData()))/p.rate*float64(time.Second))) {
+		if p.uplink() > 0 && !pass(ctx, time.Duration(float64(len(b.RawData()))/p.uplink()*float64(time.Second))) {
 			return
 		}
 		if p.lost() {
@@ -329,6 +329,20 @@ func (p *simPeer) unaskedBlock() blocks.Block {
 	defer p.net.mu.Unlock()
 	p.net.made++
 	return leaf(1<<40+p.net.made, 10*kib)
+}
+
+// up says whether a peer is there.
+func (p *simPeer) up() bool {
+	p.net.mu.Lock()
+	defer p.net.mu.Unlock()
+	return p.connected
+}
+
+// uplink is what a peer gives a second.
+func (p *simPeer) uplink() float64 {
+	p.net.mu.Lock()
+	defer p.net.mu.Unlock()
+	return p.rate
 }
 
 // lost says whether the next message gets lost.
