@@ -263,9 +263,6 @@ func TestBadShapes(t *testing.T) {
 	if _, err := c.Encode([][]byte{make([]byte, MaxBlock+1)}, nil); !errors.Is(err, ErrShape) {
 		t.Errorf("too long a block: got %v", err)
 	}
-	if _, err := c.EncodeMany([][][]byte{{{1}}, nil}); !errors.Is(err, ErrShape) {
-		t.Errorf("one bad stripe: got %v", err)
-	}
 	if _, _, err := c.Protect([]Shard{{Bytes: 2}}, [][]byte{{1}}, nil); !errors.Is(err, ErrShape) {
 		t.Errorf("block of another length: got %v", err)
 	}

@@ -55,7 +55,8 @@ func (d *decoder) entries(level int) ([]entry, totals) {
 		if d.err != nil {
 			return nil, totals{}
 		}
-		if e.pages < 1 || level == 0 && e.pages != 1 || e.stripes < e.pages || e.blocks < e.stripes || e.bytes > e.blocks*MaxBlock {
+		if e.pages < 1 || level == 0 && e.pages != 1 || e.stripes < e.pages ||
+			e.blocks < e.stripes || e.bytes > e.blocks*MaxBlock {
 			d.fail("entry of %d pages, %d stripes, %d blocks, %d bytes", e.pages, e.stripes, e.blocks, e.bytes)
 		}
 		sum.add(e.totals)

@@ -15,10 +15,10 @@ type Found struct {
 	Chunks []cid.Cid // the chunk of each shard, in the order of [Stripe.Shards]
 }
 
-// Find returns the stripe of a block of the dataset, also if the manifest names the same bytes by another CID (of another
-// version or codec, but the same hash). It reads a few blocks: for each two million blocks of the
-// dataset two of the index, then a page. Blocks near the last one found are mostly in a page that is
-// kept. It fails with ErrNotFound; or with ErrMalformed or get's error, if a part could not be read that
+// Find returns the stripe of a block of the dataset, also if the manifest names the same bytes by
+// another CID (of another version or codec, but the same hash). It reads a few blocks: for each two
+// million blocks of the dataset two of the index, then a page. Blocks near the last one found are mostly
+// in a page that is kept. It fails with ErrNotFound; or with ErrMalformed or get's error, if a part could not be read that
 // might have told.
 func (m *Manifest) Find(ctx context.Context, c cid.Cid) (Found, error) {
 	if !c.Defined() || !isBlock(c) {

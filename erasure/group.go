@@ -79,8 +79,8 @@ type Grouper struct {
 	described func(id cid.Cid, descriptor []byte) error // gets the descriptors before emit, if not nil
 }
 
-// NewGrouper returns a Grouper for stripes of the code (k,m). Emit gets each group when it is full and owns it, and its
-// error is returned to who added the stripe. It fails with ErrShape.
+// NewGrouper returns a Grouper for stripes of the code (k,m). Emit gets each group when it is full, and
+// owns it; its error is returned to who added the stripe. It fails with ErrShape.
 func NewGrouper(k, m int, emit func(Group) error) (*Grouper, error) {
 	if err := CheckCode(k, m); err != nil {
 		return nil, err

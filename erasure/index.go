@@ -37,10 +37,14 @@ type indexEntry struct {
 
 // indexKey returns the first bytes of a CID's digest, which isBlock has found long enough.
 func indexKey(c cid.Cid) uint64 {
-	hash := c.Hash()
-	digest := hash[len(hash)-min(c.Prefix().MhLength, len(hash)):]
+	// The digest is the end of the CID.
+	b := c.KeyString()
+	n := 32
+	if !isOurs(c, cid.Raw) && !isOurs(c, cid.DagProtobuf) {
+		n = c.Prefix().MhLength
+	}
 	var key [8]byte
-	copy(key[:], digest)
+	copy(key[:], b[max(0, len(b)-n):])
 	return binary.BigEndian.Uint64(key[:])
 }
 

@@ -141,14 +141,17 @@ func (m *Manifest) Parts(ctx context.Context) iter.Seq2[cid.Cid, error] {
 	}
 }
 
+// visitor is called with an entry and its level and says whether to go on.
+type visitor func(e entry, level int) (more bool, err error)
+
 // walk visits the tree of pages from left to right, directories before what is below them, until visit
 // says false or fails.
-func (m *Manifest) walk(ctx context.Context, level int, entries []entry, visit func(e entry, level int) (bool, error)) error {
+func (m *Manifest) walk(ctx context.Context, level int, entries []entry, visit visitor) error {
 	_, err := m.walkOn(ctx, level, entries, visit)
 	return err
 }
 
-func (m *Manifest) walkOn(ctx context.Context, level int, entries []entry, visit func(e entry, level int) (bool, error)) (bool, error) {
+func (m *Manifest) walkOn(ctx context.Context, level int, entries []entry, visit visitor) (bool, error) {
 	for _, e := range entries {
 		// A few directories that link to each other many times make a tree of any size.
 		if ctx.Err() != nil {

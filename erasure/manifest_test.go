@@ -226,10 +226,7 @@ func TestVectors(t *testing.T) {
 // Go-ipld-prime walks from the manifest to everything that it names.
 func TestGenericTraversal(t *testing.T) {
 	var s shelf
-	stripes := makeStripes(t, 4, 2, addFile(addFile(nil, 3<<30), 10000))
-	for i := range 60000 {
-		stripes = append(stripes, fakeStripe([]Shard{{testCID(t, cid.Raw, uint64(1)<<50+uint64(i)), 9}}, 2))
-	}
+	stripes := makeStripes(t, 4, 2, addFile(addFile(nil, 20<<30), 10000))
 	root := writeManifest(t, &s, 4, 2, stripes)
 	want := make(map[cid.Cid]bool)
 	for _, st := range stripes {
@@ -306,16 +303,21 @@ func TestPartsAreCanonical(t *testing.T) {
 	}
 }
 
+// decodeGeneric decodes by go-ipld-prime.
+func decodeGeneric(tb testing.TB, b []byte) datamodel.Node {
+	tb.Helper()
+	node := basicnode.Prototype.Any.NewBuilder()
+	if err := (dagcbor.DecodeOptions{AllowLinks: true}).Decode(node, bytes.NewReader(b)); err != nil {
+		tb.Fatalf("go-ipld-prime: %v", err)
+	}
+	return node.Build()
+}
+
 // reencode decodes and encodes by go-ipld-prime.
 func reencode(tb testing.TB, b []byte) []byte {
 	tb.Helper()
-	node := basicnode.Prototype.Any.NewBuilder()
-	options := dagcbor.DecodeOptions{AllowLinks: true}
-	if err := options.Decode(node, bytes.NewReader(b)); err != nil {
-		tb.Fatalf("go-ipld-prime: %v", err)
-	}
 	var out bytes.Buffer
-	if err := dagcbor.Encode(node.Build(), &out); err != nil {
+	if err := dagcbor.Encode(decodeGeneric(tb, b), &out); err != nil {
 		tb.Fatalf("go-ipld-prime: %v", err)
 	}
 	return out.Bytes()
@@ -343,7 +345,7 @@ func TestFindWhatIsNotThere(t *testing.T) {
 // Each part lost in turn: blocks are found as before, or the loss is the reason.
 func TestLostParts(t *testing.T) {
 	var s shelf
-	stripes := makeStripes(t, 2, 1, slices.Repeat([]int{9}, 90000))
+	stripes := makeStripes(t, 2, 1, slices.Repeat([]int{1 << 20}, 25000))
 	root := writeManifest(t, &s, 2, 1, stripes)
 	lost := 0
 	for _, c := range s.order {
@@ -360,7 +362,7 @@ func TestLostParts(t *testing.T) {
 			}
 			continue
 		}
-		for i := 0; i < len(stripes); i += 1501 {
+		for i := 0; i < len(stripes); i += 501 {
 			d := stripes[i].Data[0]
 			if f, err := m.Find(t.Context(), d.CID); !errors.Is(err, errLost) && (err != nil || f.Stripe.Data[0] != d) {
 				t.Fatalf("part %s lost, find %s: %v", c, d.CID, err)

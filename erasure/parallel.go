@@ -44,17 +44,6 @@ func Parallel(n int, do func(i int) error) error {
 	return first
 }
 
-// EncodeMany is [Codec.Encode] for many stripes, in parallel, with memory from the pool.
-func (c *Codec) EncodeMany(stripes [][][]byte) ([][][]byte, error) {
-	parity := make([][][]byte, len(stripes))
-	err := Parallel(len(stripes), func(i int) error {
-		p, err := c.Encode(stripes[i], nil)
-		parity[i] = p
-		return err
-	})
-	return parity, err
-}
-
 func tooFew(have, need int) error {
 	return fmt.Errorf("%d of %d shards needed: %w", have, need, ErrTooFew)
 }

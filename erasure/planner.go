@@ -54,8 +54,8 @@ const (
 func MaxPending(k int) int { return sizeClasses * k * deepRow }
 
 // NewPlanner returns a Planner for stripes of k blocks. Emit gets the blocks of each stripe as it fills,
-// in the order of their columns, and owns the slice; its error ends the plan. Blocks that seen has seen are left out; nil
-// means a [Recent]. It fails with ErrShape.
+// in the order of their columns, and owns the slice; its error ends the plan. Blocks that seen has seen
+// are left out; nil means a [Recent]. It fails with ErrShape.
 func NewPlanner(k int, seen Seen, emit func(data []Shard) error) (*Planner, error) {
 	if err := CheckCode(k, 0); err != nil {
 		return nil, err

@@ -3,9 +3,10 @@ package erasure
 // Reconstruct rebuilds the lost shards of one stripe that want asks for, and no others, into shards.
 //
 // All three lists follow [Stripe.Shards]: the stripe's 1 to k blocks, then its m parity shards. A lost
-// shard is nil or empty; an empty one's capacity is used if it holds the longest wanted shard, else memory comes from a
-// pool ([Recycle]). Lengths are the true ones, and shards are trimmed to them. A block of length zero
-// is never lost. Shards must be checked before: any bytes of the right length are taken for true.
+// shard is nil or empty; an empty one's capacity is used if the longest wanted shard fits, else memory
+// comes from a pool, to which [Recycle] gives it back. Lengths are the true ones, and shards are trimmed
+// to them. A block of length zero is never lost. Shards must be checked before: any bytes of the right
+// length are taken for true.
 //
 // It needs as many shards as the stripe has blocks, else ErrTooFew; ErrShape says that lists or lengths
 // do not fit each other. On an error shards is unchanged.
