@@ -168,6 +168,9 @@ func (l *loop) act(ctx context.Context, r ready) {
 	for _, info := range r.dials {
 		l.tasks.Go(func() { l.runDial(ctx, info) })
 	}
+	for _, p := range r.unasked {
+		l.log.Warn("peer gave blocks that nobody asked for, or whose bytes are not theirs, and is shut out for a while", "op", "receive", "peer", p)
+	}
 	for _, p := range r.disconnects {
 		l.tasks.Go(func() { l.cfg.Network.Disconnect(p) })
 	}

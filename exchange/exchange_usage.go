@@ -32,10 +32,11 @@ func (ds *downloads) greatest(name string, limit int, of func(*transfer) int64) 
 // usage returns how much of each limit the machine uses.
 func (m *machine) usage() []Usage {
 	l := &m.limits
-	var asked, listed, askers, dues, dials, unasked int64
+	var asked, listed, askers, dues, dials, unasked, unknown int64
 	for _, p := range m.peers {
 		asked, listed = max(asked, p.bytes), max(listed, int64(len(p.asks)))
 		dues, unasked = max(dues, int64(p.dues)), max(unasked, p.unasked)
+		unknown = max(unknown, int64(p.unknown))
 	}
 	for _, s := range m.order {
 		dials = max(dials, int64(s.dialing))
@@ -58,6 +59,7 @@ func (m *machine) usage() []Usage {
 		{"DialsPerSession", dials, int64(l.DialsPerSession)},
 		{"Searches", int64(m.searching), int64(l.Searches)},
 		{"HedgeBytes", max(0, int64(m.stats.HedgedBytes)-int64(m.stats.Bytes)*l.HedgePercent/100), l.HedgeBytes},
+		{"UnaskedBlocks", unknown, int64(l.UnaskedBlocks)},
 		{"UnaskedBytes", unasked, l.UnaskedBytes},
 		{"StoreBytes", m.storing, l.StoreBytes},
 	}

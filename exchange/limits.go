@@ -54,8 +54,9 @@ type Limits struct {
 	HedgeBytes   int64         // that may be asked for twice from the start; default 4 MiB
 	HedgeDelay   time.Duration // added to twice the expected time before a block is hedged; default 100 ms
 
-	Ban          time.Duration // of a peer that broke the protocol; doubles each time, up to 16-fold; default 1 min
-	UnaskedBytes int64         // nobody asked for, after which a peer that gave less than that is banned; default 16 MiB
+	Ban           time.Duration // of a peer that broke the protocol; doubles each time, up to 16-fold; default 1 min
+	UnaskedBlocks int           // nobody can have asked for, after which a peer is banned; default 8
+	UnaskedBytes  int64         // nobody asked for, after which a peer that gave less than that is banned; default 16 MiB
 
 	StoreBytes   int64 // arrived and not yet stored, after which peers are made to wait; default 64 MiB
 	StoreWorkers int   // writing batches in parallel; default 2
@@ -96,6 +97,7 @@ func (l Limits) withDefaults() Limits {
 	bytes(&l.HedgePercent, 5)
 	bytes(&l.UnaskedBytes, 16*mib)
 	bytes(&l.StoreBytes, 64*mib)
+	count(&l.UnaskedBlocks, 8)
 	count(&l.StoreWorkers, 2)
 	count(&l.Downloads, 50)
 	count(&l.DownloadWants, 1024)
@@ -128,7 +130,7 @@ func (l Limits) validate() error {
 		int64(l.HaveTimeout), int64(l.TimeoutMin), int64(l.TimeoutMax), int64(l.ResendEvery), int64(l.Retries), int64(l.RetryDelay),
 		int64(l.RefreshMin), int64(l.RefreshMax), l.HedgePercent, l.HedgeBytes, int64(l.HedgeDelay), int64(l.Ban), l.UnaskedBytes,
 		l.StoreBytes, int64(l.StoreWorkers), int64(l.Downloads), int64(l.DownloadWants), int64(l.DownloadLinks), int64(l.DownloadNodes),
-		int64(l.Accounts), int64(l.PeerDues),
+		int64(l.UnaskedBlocks), int64(l.Accounts), int64(l.PeerDues),
 	} {
 		if v < 0 {
 			return fmt.Errorf("check limits: %w: a limit is negative", ErrInvalid)

@@ -60,6 +60,7 @@ type ready struct {
 	resolved    []resolution
 	protects    []protection
 	disconnects []peer.ID
+	unasked     []peer.ID // shut out for giving what nobody asked for
 	payments    []payment // each is answered by a paidEvent, perhaps together with others
 }
 

@@ -116,7 +116,7 @@ func (m *machine) drop(a *ask) {
 // cancel takes an ask back.
 func (m *machine) cancel(a *ask) {
 	m.drop(a)
-	a.peer.excuse(1, &m.limits)
+	a.peer.excuse(1, m.recent.laps, &m.limits)
 	m.send(a.peer, Entry{CID: a.want.CID, Kind: Cancel})
 }
 
@@ -133,7 +133,7 @@ func (m *machine) dropAll(p *peerState) []*want {
 	for _, a := range p.asks {
 		asks = append(asks, a)
 	}
-	p.excuse(len(asks), &m.limits)
+	p.excuse(len(asks), m.recent.laps, &m.limits)
 	slices.SortFunc(asks, func(a, b *ask) int { return cmp.Compare(a.seq, b.seq) })
 	wants := make([]*want, len(asks))
 	for i, a := range asks {

@@ -181,7 +181,7 @@ func (m *machine) ban(p *peerState) {
 	m.stats.Bans++
 	p.bannedUntil = m.now + m.limits.Ban<<min(p.bans, 4)
 	p.bans++
-	p.unasked = 0
+	p.unasked, p.unknown = 0, 0
 	for len(p.members) > 0 {
 		m.leave(p.members[0])
 	}

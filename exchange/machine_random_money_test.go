@@ -66,7 +66,7 @@ func (w *world) spends() {
 	dataset := w.blocks[w.random.IntN(4)+1].Cid()
 	s := Spending{
 		MaxPricePerMiB: Amount(w.random.IntN(5)) * mib,
-		Budget:         Amount(w.random.IntN(10_000)),
+		Budget:         Amount(w.random.IntN(4000)),
 		PerSecond:      Amount(w.random.IntN(3)) * 1000,
 	}
 	w.till.highest[dataset] = max(w.till.highest[dataset], s.Budget)

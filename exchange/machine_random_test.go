@@ -182,7 +182,11 @@ func (w *world) happens() {
 
 func (w *world) wants() {
 	w.next++
-	want := Want{CID: pick(w.random, w.blocks).Cid()}
+	b := pick(w.random, w.blocks)
+	want := Want{CID: b.Cid()}
+	if w.random.IntN(2) == 0 {
+		want.Place.Bytes = uint64(len(b.RawData()))
+	}
 	if n := w.random.IntN(5); n > 0 {
 		want.Dataset = w.blocks[n].Cid()
 	}
@@ -234,12 +238,15 @@ func (w *world) answers(p peer.ID) {
 			in.Presences = []Presence{{CID: b.Cid(), Have: false}}
 		case n == 1 && e.Kind == WantHave:
 			in.Presences = []Presence{w.offers(p, b)}
-		case n == 1 && w.charges(p) && w.random.IntN(2) == 0: // it wants money first
+		case n == 1 && w.charges(p) && w.random.IntN(4) == 0: // it wants money first
 			in.Presences = []Presence{w.offers(p, b)}
 		case n == 2 || e.Kind == WantBlock:
 			w.delivers(p, b, e)
 			in.Blocks = []blocks.Block{b}
 			delete(w.lists[p], b.Cid().KeyString())
+		}
+		if w.charges(p) && w.random.IntN(3) == 0 {
+			in.Account = &Account{PricePerMiB: w.rate(p) * mib, Suspended: w.random.IntN(10) == 0}
 		}
 		w.step(receivedEvent{p, in})
 		return

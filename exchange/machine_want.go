@@ -260,15 +260,19 @@ func (m *machine) recovered(p *peerState) {
 
 // unwanted counts a block that no want is open for. Coming late is no fault.
 func (m *machine) unwanted(p *peerState, b blocks.Block, n int64) {
+	p.age(m.recent.laps, &m.limits)
 	known := m.wants[b.Cid()] != nil || m.recent.has(b.Cid())
 	if known || p.excused > 0 {
-		p.excused = max(0, p.excused-1)
+		if !known {
+			p.excused--
+		}
 		p.arrived(m.now, n, p.blocks > 0)
 		m.stats.Late++
 		m.stats.LateBytes += uint64(n)
 		return
 	}
 	p.unasked += n
+	p.unknown++
 	m.stats.Unasked++
 	m.stats.Unwanted += uint64(n)
 	if p.unasked > p.delivered {
@@ -277,9 +281,11 @@ func (m *machine) unwanted(p *peerState, b blocks.Block, n int64) {
 	}
 }
 
-// checkUnasked bans a peer that gives more of what nobody asked for than of what somebody did.
+// checkUnasked bans a peer that gives more of what nobody asked for than of what somebody did, or more
+// than a few such blocks, as one does whose blocks are not what they are said to be.
 func (m *machine) checkUnasked(p *peerState) {
-	if p.unasked > m.limits.UnaskedBytes && p.unasked > p.delivered {
+	if p.unasked > m.limits.UnaskedBytes && p.unasked > p.delivered || p.unknown > m.limits.UnaskedBlocks {
+		m.out.unasked = append(m.out.unasked, p.id)
 		m.ban(p)
 	}
 }

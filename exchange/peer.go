@@ -68,7 +68,10 @@ type delivery struct {
 	progress  time.Duration // the last block, or when it was first asked for one since
 	delivered int64         // bytes that were wanted
 	unasked   int64         // bytes that nobody asked for
-	excused   int           // blocks that may still come, as they were asked for once
+	unknown   int           // blocks that nobody can have asked for
+	excused   int           // blocks that may still come, as they were asked for so long ago that their CIDs may be forgotten
+	excusing  int           // the same, but since recentCIDs.laps was lap: their CIDs are known
+	lap       int
 	lastBlock time.Duration
 
 	sampling    bool
@@ -106,7 +109,17 @@ func (d *delivery) sampled(rate float64, took time.Duration) {
 }
 
 // excuse lets blocks come late: their cancel crosses them, however long ago that was.
-func (d *delivery) excuse(blocks int, l *Limits) { d.excused = min(d.excused+blocks, 4*l.PeerWants) }
+func (d *delivery) excuse(blocks, lap int, l *Limits) {
+	d.age(lap, l)
+	d.excusing = min(d.excusing+blocks, 4*l.PeerWants)
+}
+
+// age notes that CIDs of which blocks may come late may be forgotten.
+func (d *delivery) age(lap int, l *Limits) {
+	if d.lap != lap {
+		d.lap, d.excused, d.excusing = lap, min(d.excused+d.excusing, 4*l.PeerWants), 0
+	}
+}
 
 // answered folds one measured latency into the average.
 func (d *delivery) answered(took time.Duration) {

@@ -40,6 +40,7 @@ type simPeer struct {
 	promises bool          // hung, but says have to everything
 	denies   bool          // says don't-have whatever it has
 	corrupts bool          // sends bytes that are not the block's
+	spoils   int           // if not 0, every how many-th block it corrupts
 	twice    bool          // sends every block twice
 	loses    float64       // part of the messages that never arrive
 	fickle   bool          // says have, and don't-have when asked for the block
@@ -61,6 +62,7 @@ type simPeer struct {
 	sent      map[cid.Cid]int
 	sentBytes int
 	entries   map[EntryKind]int
+	turn      int // blocks sent
 	most      int // the longest the want list was
 	random    *rand.Rand
 }
@@ -316,11 +318,19 @@ func (p *simPeer) speak(ctx context.Context) {
 		if p.unasked {
 			message.Blocks = append(message.Blocks, p.unaskedBlock())
 		}
-		if p.corrupts {
+		if p.corrupts || p.spoilsNext() {
 			message.Blocks = []blocks.Block{blocks.NewBlock(append([]byte("not "), b.RawData()...))}
 		}
 		p.net.handler.Received(ctx, p.id, message)
 	}
+}
+
+// spoilsNext says whether the next block is to be corrupt.
+func (p *simPeer) spoilsNext() bool {
+	p.net.mu.Lock()
+	defer p.net.mu.Unlock()
+	p.turn++
+	return p.spoils > 0 && p.turn%p.spoils == 0
 }
 
 // unaskedBlock makes a block that it never sent before.

@@ -293,3 +293,26 @@ func TestFailedSendIsMadeGood(t *testing.T) {
 		}
 	})
 }
+
+// TestWhoSpoilsSomeBlocksIsShutOut: every tenth block of one of three peers is not what it is said to be.
+func TestWhoSpoilsSomeBlocksIsShutOut(t *testing.T) {
+	simulate(t, Limits{}, func(s *sim) {
+		root, all := tree(1000, 100*kib, 1000)
+		for i := range 3 {
+			p := s.net.add(fmt.Sprint("p", i), all...)
+			if p.rate = 5 * mib; i == 0 {
+				p.spoils = 10
+			}
+			p.connect()
+		}
+		s.download(root, time.Minute)
+		for _, p := range s.Peers() {
+			if shut := p.Banned > 0; shut != (p.ID == "p0") {
+				t.Errorf("%+v", p)
+			}
+		}
+		if st := s.Stats(); st.Bans != 1 || s.net.banned["p0"] != 1 {
+			t.Errorf("%+v", st)
+		}
+	})
+}

@@ -212,6 +212,7 @@ func (w *want) leave() {
 type recentCIDs struct {
 	ring []cid.Cid
 	next int
+	laps int             // how often the ring was filled
 	set  map[cid.Cid]int // how often it stands in the ring
 }
 
@@ -228,7 +229,9 @@ func (r *recentCIDs) add(c cid.Cid) {
 	}
 	r.ring[r.next] = c
 	r.set[c]++
-	r.next = (r.next + 1) % len(r.ring)
+	if r.next = (r.next + 1) % len(r.ring); r.next == 0 {
+		r.laps++
+	}
 }
 
 // has says whether c was added lately.
