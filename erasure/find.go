@@ -61,6 +61,7 @@ func (m *Manifest) search(ctx context.Context, c cid.Cid) (Found, error) {
 		}
 		return Found{}, reason
 	}
+	tries := maxAlike
 	for _, r := range m.head.index {
 		if ctx.Err() != nil {
 			return Found{}, context.Cause(ctx)
@@ -69,7 +70,8 @@ func (m *Manifest) search(ctx context.Context, c cid.Cid) (Found, error) {
 		if err != nil {
 			note(err)
 		}
-		for _, number := range pages {
+		for _, number := range pages[:min(len(pages), tries)] {
+			tries--
 			if f, ok := try(number); ok {
 				return f, nil
 			}
@@ -93,7 +95,7 @@ func (m *Manifest) candidates(ctx context.Context, r runLink, key uint64) ([]int
 		}
 		pages = append(pages, pagesFor(entries, key)...)
 	}
-	return pages[:min(len(pages), maxAlike)], err
+	return pages, err
 }
 
 // pageNumber loads a page by its number.

@@ -22,11 +22,12 @@ const (
 	runEntries  = 1 << 21
 	leafEntries = 20000 // 240 kB
 	entryBytes  = 12
-	unindexed   = 4 // up to so many pages are searched without an index
-	maxRuns     = 4096
+	unindexed   = 4    // up to so many pages are searched without an index
+	maxRuns     = 1024 // two billion blocks
 	minRun      = 1 + minLink + minUint
 	minLeaf     = 1 + minLink + 2*minUint
-	maxAlike    = 16 // pages that a lookup tries for one key in a run: more are no accident
+	maxAlike    = 16 // pages that a lookup tries: more with one key are no accident
+	maxLeaves   = 2  // leaves of a run that a lookup reads: a key may end one and begin the next
 )
 
 // indexEntry says that a block with the key is in the page.
@@ -140,7 +141,7 @@ func decodeRun(b []byte, entries int64) ([]leafLink, error) {
 	return leaves, nil
 }
 
-// leavesFor returns the leaves in which the key may be: most often one, at most maxAlike.
+// leavesFor returns the leaves in which the key may be: most often one, at most maxLeaves.
 func leavesFor(leaves []leafLink, key uint64) []leafLink {
 	to := sort.Search(len(leaves), func(i int) bool { return leaves[i].first > key })
 	from := to
@@ -150,7 +151,7 @@ func leavesFor(leaves []leafLink, key uint64) []leafLink {
 			break
 		}
 	}
-	return leaves[max(from, to-maxAlike):to]
+	return leaves[max(from, to-maxLeaves):to]
 }
 
 // pagesFor returns the pages that sorted entries give for the key.

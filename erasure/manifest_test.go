@@ -342,6 +342,37 @@ func TestFindWhatIsNotThere(t *testing.T) {
 	}
 }
 
+// Many readers at once, of more pages than are kept.
+func TestReadersAtOnce(t *testing.T) {
+	var s shelf
+	stripes := makeStripes(t, 2, 1, slices.Repeat([]int{1 << 20}, 60000))
+	m := openManifest(t, &s, writeManifest(t, &s, 2, 1, stripes))
+	if m.head.sum.pages <= keptPages {
+		t.Fatalf("%d pages are too few", m.head.sum.pages)
+	}
+	seed := seeded(t).Uint64()
+	err := Parallel(16, func(i int) error {
+		r := rand.New(rand.NewPCG(seed, uint64(i)))
+		for range 30 {
+			d := stripes[r.IntN(len(stripes))].Data[1]
+			if f, err := m.Find(t.Context(), d.CID); err != nil || f.Stripe.Data[1] != d {
+				return fmt.Errorf("find %s: %w", d.CID, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, err := range m.Groups(ctx) {
+		if !errors.Is(err, context.Canceled) {
+			t.Fatalf("cancelled: got %v", err)
+		}
+	}
+}
+
 // Each part lost in turn: blocks are found as before, or the loss is the reason.
 func TestLostParts(t *testing.T) {
 	var s shelf

@@ -22,7 +22,7 @@ import (
 //
 // Within a row, blocks of equal size can change places at no cost. Those are dealt to the row's stripes
 // in turn, and each stripe begins one column further. So neighbours in a file come to lie in different
-// stripes and different columns: a lost provider costs a file one block in k, never a run of them.
+// stripes and different columns: a lost provider costs a file one block in k, hardly ever two in a row.
 type Planner struct {
 	k       int
 	seen    Seen

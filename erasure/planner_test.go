@@ -290,7 +290,7 @@ func TestNeighboursAreApart(t *testing.T) {
 	}
 	for n := range lengths[:len(lengths)-1] {
 		a, b := where[testCID(t, cid.Raw, uint64(n))], where[testCID(t, cid.Raw, uint64(n+1))]
-		if a[0] == b[0] || a[1] == b[1] && (n+1)%shallowRow != 0 {
+		if a[0] == b[0] || a[1] == b[1] {
 			t.Errorf("blocks %d and %d are at %v and %v", n, n+1, a, b)
 		}
 	}
