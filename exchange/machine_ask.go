@@ -170,11 +170,14 @@ func (m *machine) have(p *peerState, pr Presence) {
 	}
 }
 
-// counter takes in what a peer answers to a want-block instead of the block: that it has it, for more than
+// counter takes in what a peer says to a want-block instead of giving the block: that it has it, for more than
 // it was promised. The entry stands, and is sent again if the offer is taken. Who asks for more and more
-// is passed by until the session looks around again.
+// is passed by until the session looks around again. Who asks for less is promised less.
 func (m *machine) counter(a *ask, o priceTag) {
 	if o.price <= a.offer.price {
+		if o.price > 0 && o.price < a.committed {
+			m.lower(a, o)
+		}
 		return
 	}
 	w := a.want

@@ -266,6 +266,15 @@ func (m *machine) commit(a *ask, o priceTag) {
 	m.money.committed += o.price
 }
 
+// lower promises less, as the peer asks for less. The ask stays as it is.
+func (m *machine) lower(a *ask, o priceTag) {
+	o.perMiB, o.limit = a.offer.perMiB, a.offer.limit
+	less := a.committed - o.price
+	a.offer, a.committed = o, o.price
+	a.wallet.committed -= less
+	m.money.committed -= less
+}
+
 // uncommit takes the promise back.
 func (m *machine) uncommit(a *ask) {
 	delete(m.money.stale, a)

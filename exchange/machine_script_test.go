@@ -48,7 +48,7 @@ func TestScripts(t *testing.T) {
 
 // tell runs a script and returns it with what the machine decided.
 func tell(t *testing.T, script string) string {
-	s := &story{T: t, m: newMachine(Limits{}.withDefaults()), lists: make(lists), blocks: make(map[string]blocks.Block), names: make(map[cid.Cid]string)}
+	s := &story{T: t, m: newMachine(Limits{}.withDefaults()), lists: make(lists), blocks: make(map[string]blocks.Block), names: make(map[cid.Cid]string), dues: make(map[string]Due)}
 	for line := range strings.Lines(script) {
 		if strings.HasPrefix(line, ">") {
 			continue
@@ -68,6 +68,7 @@ type story struct {
 	lists  lists
 	blocks map[string]blocks.Block
 	names  map[cid.Cid]string
+	dues   map[string]Due // by peer and block
 	told   strings.Builder
 }
 
@@ -103,6 +104,9 @@ func (s *story) line(f []string) {
 	case "show":
 		s.show(args)
 		return
+	case "spend": // spend ROOT MAX-PER-MIB BUDGET [PER-SECOND]
+		s.spend(args)
+		return
 	}
 	event := s.event(name, args)
 	if event == nil {
@@ -126,6 +130,12 @@ func (s *story) event(name string, args []string) any {
 		return sendFailedEvent{p}
 	case "misbehaved":
 		return misbehavedEvent{p}
+	case "paid", "unpaid":
+		e := paidEvent{peer: p, dues: []Due{s.dues[args[0]+args[1]]}}
+		if name == "unpaid" {
+			e.err = errors.New("no channel")
+		}
+		return e
 	case "have", "dont-have", "block":
 		return s.message(p, name, args[1:])
 	case "dialed":
@@ -147,12 +157,16 @@ func (s *story) event(name string, args []string) any {
 		s.Fatal(err)
 	}
 	switch name {
-	case "want": // want 1 b1 [of root] [bulk]
+	case "want": // want 1 b1 [of root] [until 10s] [bulk]
 		w := Want{CID: s.cid(args[1])}
 		if i := slices.Index(args, "of"); i > 0 {
 			w.Dataset = s.cid(args[i+1])
 		}
-		return wantEvent{intent: intentID(id), want: w, bulk: slices.Contains(args, "bulk")}
+		e := wantEvent{intent: intentID(id), want: w, bulk: slices.Contains(args, "bulk")}
+		if i := slices.Index(args, "until"); i > 0 {
+			e.deadline = s.duration(args[i+1])
+		}
+		return e
 	case "forget":
 		return forgetEvent{intentID(id)}
 	}
@@ -162,24 +176,61 @@ func (s *story) event(name string, args []string) any {
 // message reads what a peer says.
 func (s *story) message(p peer.ID, kind string, names []string) receivedEvent {
 	e := receivedEvent{peer: p}
+	price := Amount(0)
+	if i := slices.Index(names, "for"); i > 0 {
+		price, names = s.amount(names[i+1]), names[:i]
+	}
 	for _, n := range names {
 		if kind == "block" {
 			delete(s.lists[p], s.cid(n).KeyString())
 			e.message.Blocks = append(e.message.Blocks, s.block(n))
 		} else {
-			e.message.Presences = append(e.message.Presences, Presence{CID: s.cid(n), Have: kind == "have"})
+			e.message.Presences = append(e.message.Presences, s.presence(n, kind == "have", price))
 		}
 	}
 	return e
 }
 
-// pass lets time pass, and tells what happens when.
-func (s *story) pass(d string) {
-	span, err := time.ParseDuration(d)
+// presence is what a peer says of a block: with a price, it says its length too.
+func (s *story) presence(name string, have bool, price Amount) Presence {
+	p := Presence{CID: s.cid(name), Have: have, Price: price}
+	if price > 0 {
+		p.Bytes = uint64(len(s.block(name).RawData()))
+	}
+	return p
+}
+
+// spend lets a dataset cost something.
+func (s *story) spend(args []string) {
+	dataset := s.cid(args[0])
+	sp := Spending{MaxPricePerMiB: s.amount(args[1]), Budget: s.amount(args[2])}
+	if len(args) > 3 {
+		sp.PerSecond = s.amount(args[3])
+	}
+	s.m.Step(walletEvent{dataset: dataset})
+	s.m.Step(spendingEvent{dataset, sp})
+	s.after("")
+}
+
+func (s *story) amount(word string) Amount {
+	n, err := strconv.ParseUint(word, 10, 64)
 	if err != nil {
 		s.Fatal(err)
 	}
-	end := s.m.now + span
+	return Amount(n)
+}
+
+func (s *story) duration(word string) time.Duration {
+	d, err := time.ParseDuration(word)
+	if err != nil {
+		s.Fatal(err)
+	}
+	return d
+}
+
+// pass lets time pass, and tells what happens when.
+func (s *story) pass(d string) {
+	end := s.m.now + s.duration(d)
 	for at, ok := s.m.Next(); ok && at <= end; at, ok = s.m.Next() {
 		s.m.Tick(at)
 		s.after(fmt.Sprintf("at %v: ", at))
@@ -202,6 +253,19 @@ func (s *story) show(args []string) {
 	fmt.Fprintf(&s.told, "> %s: %s, %d wait\n", args[0], w.state, len(w.intents))
 }
 
+// reason is why a want failed, in a word.
+func reason(err error) string {
+	var dear *TooDearError
+	var broke *BudgetError
+	switch {
+	case errors.As(err, &dear):
+		return fmt.Sprintf("too dear, %d per MiB by %s, the limit is %d", dear.PerMiB, string(dear.Peer), dear.Limit)
+	case errors.As(err, &broke):
+		return fmt.Sprintf("over budget, %d by %s, %d of %d are spent", broke.Price, string(broke.Peer), broke.Spent, broke.Budget)
+	}
+	return err.Error()
+}
+
 // after tells what the machine decided, and checks it.
 func (s *story) after(when string) {
 	r := s.m.Ready()
@@ -217,6 +281,9 @@ func (s *story) after(when string) {
 				words = append(words, e.Kind.String())
 			}
 			words = append(words, s.names[e.CID])
+			if e.PricePerMiB > 0 {
+				words = append(words, fmt.Sprintf("(at most %d per MiB)", e.PricePerMiB))
+			}
 		}
 		say("to %s: %s", string(o.peer), strings.Join(words, " "))
 	}
@@ -233,7 +300,16 @@ func (s *story) after(when string) {
 		delete(s.lists, p)
 		say("disconnect %s", string(p))
 	}
+	for _, p := range r.payments {
+		name := s.names[p.due.CID]
+		s.dues[string(p.peer)+name] = p.due
+		say("%d due to %s for %s", p.due.Amount, string(p.peer), name)
+	}
 	for _, res := range r.resolved {
+		if res.block == nil {
+			say("fail %v: %s", res.intents, reason(res.err))
+			continue
+		}
 		failed := ""
 		if res.err != nil {
 			failed = ", not kept: " + res.err.Error()
