@@ -1,0 +1,19 @@
+// Package recovery rebuilds lost blocks from the stripes that a manifest puts them in. Make one with [New] and give
+// [Recovery.Rescue] to the exchange, which calls it beside its own fetch for a block that nobody seems to have, or
+// that has not come in time. Whichever is first, the fetch or the rescue, gives the block to all who wait for it.
+//
+// A dataset is protected by one or more manifests (package erasure). Which ones is known to a [Register]: from
+// whoever named a manifest, from an import on this node, or from peers, who are asked when a block is lost.
+//
+// # Promises
+//
+//   - A stripe is rebuilt once at a time, however many readers wait for its blocks, and all its blocks that were lost
+//     are kept, as their readers come next.
+//   - As many shards are fetched as the stripe has blocks. Those in the local store come first, then blocks of the
+//     dataset, then parity. Another one is asked for when one can't be found, or all are slow.
+//   - A manifest is trusted for nothing. Shards are checked against their CIDs by whoever fetched them, and what
+//     was rebuilt against the CID that was asked for, before anybody sees it. One that lies is not used again.
+//   - What stripes take in memory is bounded in bytes, whatever a manifest says. A stripe too large for the bound
+//     is refused.
+//   - Nothing here lasts: a rescue ends when nobody waits for it any more.
+package recovery

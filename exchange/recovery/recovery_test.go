@@ -1,0 +1,445 @@
+package recovery
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	blocks "github.com/ipfs/go-block-format"
+	"github.com/ipfs/go-cid"
+	ds "github.com/ipfs/go-datastore"
+	dssync "github.com/ipfs/go-datastore/sync"
+	mh "github.com/multiformats/go-multihash"
+
+	"github.com/holdfastfs/holdfast/erasure"
+	"github.com/holdfastfs/holdfast/exchange"
+)
+
+// world is a network, a local store and a recovery between them, in a bubble.
+type world struct {
+	t *testing.T
+	*Recovery
+	root     cid.Cid
+	manifest cid.Cid
+	data     []blocks.Block
+	stripes  []erasure.Stripe
+
+	mu      sync.Mutex
+	peers   map[cid.Cid]blocks.Block // what somebody out there has
+	slow    map[cid.Cid]time.Duration
+	here    map[cid.Cid]blocks.Block // the local store
+	fetched map[cid.Cid]int
+	put     int
+	full    bool
+}
+
+// FetchPlain implements Engine: a block comes in 10 ms, or never.
+func (w *world) FetchPlain(ctx context.Context, want exchange.Want, missing func()) (blocks.Block, error) {
+	w.mu.Lock()
+	b, ok := w.peers[want.CID]
+	wait := 10*time.Millisecond + w.slow[want.CID]
+	w.fetched[want.CID]++
+	w.mu.Unlock()
+	if !ok {
+		time.Sleep(5 * time.Millisecond)
+		if missing != nil {
+			missing()
+			missing()
+		}
+		<-ctx.Done()
+		return nil, context.Cause(ctx)
+	}
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return b, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// Get implements Store.
+func (w *world) Get(_ context.Context, c cid.Cid) (blocks.Block, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if b, ok := w.here[c]; ok {
+		return b, nil
+	}
+	return nil, exchange.ErrNotFound
+}
+
+// Put implements Store.
+func (w *world) Put(_ context.Context, as []exchange.Arrival) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.full {
+		return errors.New("no room")
+	}
+	for _, a := range as {
+		w.here[a.Block.Cid()] = a.Block
+		w.put++
+	}
+	return nil
+}
+
+// lose takes a block from everybody.
+func (w *world) lose(cs ...cid.Cid) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, c := range cs {
+		delete(w.peers, c)
+	}
+}
+
+func block(t testing.TB, data []byte) blocks.Block {
+	t.Helper()
+	c, err := cid.Prefix{Version: 1, Codec: cid.Raw, MhType: mh.SHA2_256, MhLength: 32}.Sum(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := blocks.NewBlockWithCid(data, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// inWorld runs f with a dataset of n random blocks protected by k, m, all of it out there and nothing here.
+func inWorld(t *testing.T, k, m, n int, cfg Config, f func(t *testing.T, w *world)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{t: t, peers: make(map[cid.Cid]blocks.Block), here: make(map[cid.Cid]blocks.Block), slow: make(map[cid.Cid]time.Duration),
+			fetched: make(map[cid.Cid]int)}
+		random := rand.New(rand.NewPCG(1, uint64(k*1000+m)))
+		for i := range n {
+			data := make([]byte, 1000+random.IntN(500))
+			for j := range data {
+				data[j] = byte(random.Uint32())
+			}
+			data[0] = byte(i)
+			w.data = append(w.data, block(t, data))
+			w.peers[w.data[i].Cid()] = w.data[i]
+		}
+		w.root = w.data[0].Cid()
+		w.protect(k, m)
+		register, err := OpenRegister(t.Context(), dssync.MutexWrap(ds.NewMapDatastore()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if cfg.Ask == nil {
+			if err := register.Add(t.Context(), w.root, w.manifest); err != nil {
+				t.Fatal(err)
+			}
+		}
+		cfg.Engine, cfg.Store, cfg.Register = w, w, register
+		if w.Recovery, err = New(cfg); err != nil {
+			t.Fatal(err)
+		}
+		f(t, w)
+		w.Close()
+		if s := w.Stats(); s.Active != 0 {
+			t.Errorf("%d stripes are still being rebuilt", s.Active)
+		}
+	})
+}
+
+// protect makes stripes of k blocks, parity and a manifest.
+func (w *world) protect(k, m int) {
+	w.t.Helper()
+	codec, err := erasure.New(k, m)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	mw, err := erasure.NewManifestWriter(w.root, k, m, func(p erasure.Part) error {
+		b, err := blocks.NewBlockWithCid(p.Data, p.CID)
+		w.peers[p.CID] = b
+		return err
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for at := 0; at < len(w.data); at += k {
+		var shards []erasure.Shard
+		var raw [][]byte
+		for _, b := range w.data[at:min(at+k, len(w.data))] {
+			shards = append(shards, erasure.Shard{CID: b.Cid(), Bytes: len(b.RawData())})
+			raw = append(raw, b.RawData())
+		}
+		s, parity, err := codec.Protect(shards, raw, nil)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		for i, p := range s.Parity {
+			b, err := blocks.NewBlockWithCid(bytes.Clone(parity[i]), p.CID)
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			w.peers[p.CID] = b
+		}
+		w.stripes = append(w.stripes, s)
+		if err := mw.Add(s); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	if w.manifest, err = mw.Close(); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) want(i int) exchange.Want {
+	return exchange.Want{CID: w.data[i].Cid(), Dataset: w.root}
+}
+
+func TestRescueWithAnyLoss(t *testing.T) {
+	for lost := range 1 << 6 {
+		losses := 0
+		for i := range 6 {
+			losses += lost >> i & 1
+		}
+		if lost&1 == 0 || losses > 3 {
+			continue // the first block is the one that is asked for
+		}
+		t.Run(fmt.Sprintf("%06b", lost), func(t *testing.T) {
+			inWorld(t, 4, 2, 4, Config{}, func(t *testing.T, w *world) {
+				for i, s := range w.stripes[0].Shards() {
+					if lost>>i&1 == 1 {
+						w.lose(s.CID)
+					}
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				b, err := w.Rescue(ctx, w.want(0))
+				if losses > 2 {
+					if err == nil {
+						t.Errorf("a block came out of three shards")
+					}
+					return
+				}
+				if err != nil || !bytes.Equal(b.RawData(), w.data[0].RawData()) {
+					t.Fatalf("rebuilt %v, %v", b, err)
+				}
+				for i, d := range w.data { // lost neighbours are kept
+					if _, err := w.Get(ctx, d.Cid()); err != nil && lost>>i&1 == 1 {
+						t.Errorf("block %d was lost and is not kept", i)
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestOneRescueForAllReaders(t *testing.T) {
+	inWorld(t, 4, 2, 40, Config{}, func(t *testing.T, w *world) {
+		w.lose(w.data[8].Cid(), w.data[9].Cid())
+		var readers sync.WaitGroup
+		for i := range 100 {
+			readers.Go(func() {
+				b, err := w.Rescue(t.Context(), w.want(8+i%2))
+				if err != nil || !bytes.Equal(b.RawData(), w.data[8+i%2].RawData()) {
+					t.Errorf("reader %d: %v", i, err)
+				}
+			})
+		}
+		readers.Wait()
+		if s := w.Stats(); s.Stripes != 1 || s.Rebuilt != 2 || s.Shards != 5 || s.Blocks != 100 {
+			t.Errorf("%+v", s)
+		}
+		for c, n := range w.fetched {
+			if n > 1 && c.Prefix().Codec == cid.Raw { // the engine shares fetches of manifests' parts
+				t.Errorf("%s was fetched %d times", c, n)
+			}
+		}
+	})
+}
+
+func TestLocalShardsAreNotFetched(t *testing.T) {
+	inWorld(t, 4, 2, 4, Config{}, func(t *testing.T, w *world) {
+		for _, i := range []int{1, 3} {
+			w.here[w.data[i].Cid()] = w.data[i]
+		}
+		w.lose(w.data[0].Cid())
+		if _, err := w.Rescue(t.Context(), w.want(0)); err != nil {
+			t.Fatal(err)
+		}
+		if s := w.Stats(); s.Shards != 2 || w.fetched[w.data[1].Cid()] != 0 {
+			t.Errorf("%d shards were fetched, want 2", s.Shards)
+		}
+	})
+}
+
+func TestSlowShardsAreOvertaken(t *testing.T) {
+	inWorld(t, 4, 2, 4, Config{MoreAfter: 100 * time.Millisecond}, func(t *testing.T, w *world) {
+		w.lose(w.data[0].Cid())
+		w.slow[w.data[1].Cid()] = time.Hour
+		began := time.Now()
+		if _, err := w.Rescue(t.Context(), w.want(0)); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("it took %v", took)
+		}
+	})
+}
+
+func TestRescueEndsWithItsReaders(t *testing.T) {
+	inWorld(t, 4, 2, 4, Config{}, func(t *testing.T, w *world) {
+		w.lose(w.data[0].Cid(), w.data[1].Cid(), w.data[2].Cid())
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		if _, err := w.Rescue(ctx, w.want(0)); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("too few shards: %v", err)
+		}
+		synctest.Wait()
+		if s := w.Stats(); s.Active != 0 || s.Failures != 1 {
+			t.Errorf("%+v", s)
+		}
+		// What comes back is used.
+		w.peers[w.data[1].Cid()] = w.data[1]
+		if _, err := w.Rescue(t.Context(), w.want(0)); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestForgedManifest(t *testing.T) {
+	inWorld(t, 2, 1, 2, Config{}, func(t *testing.T, w *world) {
+		// A stripe that names a lost block beside parity of something else.
+		other := block(t, bytes.Repeat([]byte{9}, len(w.data[1].RawData())))
+		parity := block(t, bytes.Repeat([]byte{7}, max(len(w.data[0].RawData()), len(other.RawData()))))
+		w.peers[other.Cid()], w.peers[parity.Cid()] = other, parity
+		mw, err := erasure.NewManifestWriter(w.root, 2, 1, func(p erasure.Part) error {
+			b, err := blocks.NewBlockWithCid(p.Data, p.CID)
+			w.peers[p.CID] = b
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = mw.Add(erasure.Stripe{Data: []erasure.Shard{{CID: w.data[0].Cid(), Bytes: len(w.data[0].RawData())}, {CID: other.Cid(), Bytes: len(other.RawData())}},
+			Parity: []erasure.Shard{{CID: parity.Cid(), Bytes: len(parity.RawData())}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		forged, err := mw.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.lose(w.data[0].Cid())
+		if err := w.cfg.Register.Add(t.Context(), w.root, forged); err != nil { // learned last, tried first
+			t.Fatal(err)
+		}
+		b, err := w.Rescue(t.Context(), w.want(0))
+		if err != nil || !bytes.Equal(b.RawData(), w.data[0].RawData()) {
+			t.Fatalf("beside a forged manifest: %v", err)
+		}
+		if _, lied := w.forged[forged]; !lied || w.put != 1 {
+			t.Errorf("lied: %v; %d blocks were kept", lied, w.put)
+		}
+		clear(w.here)
+		if _, err := w.by(t.Context(), forged, w.want(0)); !errors.Is(err, ErrForged) {
+			t.Errorf("the forged one alone: %v", err)
+		}
+	})
+}
+
+func TestPeersAreAskedForManifests(t *testing.T) {
+	var w *world
+	asked := 0
+	ask := func(_ context.Context, root cid.Cid) ([]cid.Cid, error) {
+		asked++
+		if root != w.root {
+			return nil, nil
+		}
+		return []cid.Cid{w.data[1].Cid(), w.manifest}, nil // the first is no manifest
+	}
+	inWorld(t, 4, 2, 8, Config{Ask: ask}, func(t *testing.T, world *world) {
+		w = world
+		w.lose(w.data[0].Cid(), w.data[5].Cid())
+		for _, i := range []int{0, 5} {
+			if _, err := w.Rescue(t.Context(), w.want(i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if asked != 1 {
+			t.Errorf("peers were asked %d times", asked)
+		}
+		stranger := exchange.Want{CID: w.data[0].Cid(), Dataset: w.data[2].Cid()}
+		for range 3 {
+			if _, err := w.Rescue(t.Context(), stranger); !errors.Is(err, ErrNoManifest) {
+				t.Errorf("another dataset: %v", err)
+			}
+		}
+		if asked != 2 {
+			t.Errorf("peers were asked %d times", asked)
+		}
+	})
+}
+
+func TestStripesAreBoundedInMemory(t *testing.T) {
+	inWorld(t, 4, 2, 40, Config{Bytes: 20_000}, func(t *testing.T, w *world) {
+		var readers sync.WaitGroup
+		for i := 0; i < 40; i += 4 {
+			w.lose(w.data[i].Cid())
+			readers.Go(func() {
+				if _, err := w.Rescue(t.Context(), w.want(i)); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		readers.Wait()
+	})
+	inWorld(t, 4, 2, 4, Config{Bytes: 5000}, func(t *testing.T, w *world) {
+		w.lose(w.data[0].Cid())
+		if _, err := w.Rescue(t.Context(), w.want(0)); !errors.Is(err, ErrTooLarge) {
+			t.Errorf("a stripe above the bound: %v", err)
+		}
+	})
+}
+
+func TestFullStoreWithholdsNothing(t *testing.T) {
+	inWorld(t, 4, 2, 4, Config{}, func(t *testing.T, w *world) {
+		w.lose(w.data[2].Cid())
+		w.full = true
+		if _, err := w.Rescue(t.Context(), w.want(2)); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestRegisterRemembers(t *testing.T) {
+	store := dssync.MutexWrap(ds.NewMapDatastore())
+	r, err := OpenRegister(t.Context(), store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := block(t, []byte("root")).Cid()
+	var last cid.Cid
+	for i := range maxManifests + 3 {
+		last = block(t, []byte{byte(i)}).Cid()
+		for range 2 {
+			if err := r.Add(t.Context(), root, last); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := store.Put(t.Context(), ds.NewKey("nonsense"), []byte{1}); err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Put(t.Context(), ds.NewKey(last.String()), []byte{200, 1}); err != nil {
+		t.Fatal(err)
+	}
+	if r, err = OpenRegister(t.Context(), store); err != nil {
+		t.Fatal(err)
+	}
+	got, err := r.Of(t.Context(), root)
+	if err != nil || len(got) != maxManifests || got[0] != last || len(r.Roots()) != 1 {
+		t.Errorf("%d manifests are known, the first %v, of %d roots; %v", len(got), got[0], len(r.Roots()), err)
+	}
+}
