@@ -17,6 +17,7 @@ import (
 // accepted before, or one older than that, is no growth and no error. Errors wrap [ErrSignature],
 // [ErrVoucher] where amount and sequence do not grow together, [ErrDeposit], [ErrNoChannel],
 // [ErrParty] for a channel between others, [ErrTerms], [ErrClosed] and [ErrLimit].
+// What the payer settled with the ledger by itself counts in [Accounts.Received] without a voucher.
 //
 // After an error of ctx the voucher may have been accepted; [Accounts.Received] tells.
 func (a *Accounts) Accept(ctx context.Context, from peer.ID, v Voucher) (grew Amount, err error) {
@@ -83,7 +84,7 @@ func (a *Accounts) growth(r *pb.Record, v Voucher, now time.Time) (Amount, error
 		return 0, nil
 	case amount <= r.Amount || v.Sequence <= r.Sequence:
 		return 0, fmt.Errorf("amount %d, sequence %d after %d, %d: %w", v.Amount, v.Sequence, r.Amount, r.Sequence, ErrVoucher)
-	case !live(r), r.Phase == pb.Record_Closing && now.Add(2*a.cfg.Every).Unix() >= r.Due:
+	case !live(r), r.Phase == pb.Record_Retired, r.Phase == pb.Record_Closing && now.Add(2*a.cfg.Every).Unix() >= r.Due:
 		return 0, ErrClosed // what comes this late can't be settled for sure
 	}
 	return Amount(amount - r.Amount), nil

@@ -137,7 +137,7 @@ func (a *Accounts) now() int64 { return a.cfg.Now().Unix() }
 // Stats are figures of the accounts.
 type Stats struct {
 	Paying, Paid int64 // channels not closed
-	Refs         int64 // about; exact after every day's cleaning
+	Refs         int64 // about; exact after every hour's cleaning
 	Payments     int64 // since start
 	Accepted     int64 // vouchers that grew, since start
 	Refused      int64 // vouchers, since start

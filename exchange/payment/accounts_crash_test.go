@@ -33,6 +33,13 @@ func (l *crashLedger) Open(ctx context.Context, o Opening) (Channel, error) {
 	return c, err
 }
 
+func (l *crashLedger) Close(ctx context.Context, c Closing) (Channel, error) {
+	if l.before {
+		return Channel{}, errCrash
+	}
+	return l.Ledger.Close(ctx, c)
+}
+
 // TestOpeningSurvivesCrash: an opening that was broken off is taken up with the same nonce.
 func TestOpeningSurvivesCrash(t *testing.T) {
 	for _, after := range []bool{false, true} {

@@ -120,6 +120,43 @@ func TestPayerCloses(t *testing.T) {
 	}
 }
 
+// TestCloseIsTriedAgain: a side that could not reach the ledger pays and accepts no more, and Run closes.
+func TestCloseIsTriedAgain(t *testing.T) {
+	for _, byPayer := range []bool{true, false} {
+		w := newWorld(t, nil)
+		w.payer.ensure(w.payee.id, 100)
+		w.payee.accept(w.payer.id, w.payer.pay(w.payee.id, 10, "a"))
+		next := w.payer.pay(w.payee.id, 5, "b")
+		n, with := w.payee, w.payer.id
+		if byPayer {
+			n, with = w.payer, w.payee.id
+		}
+		n.acc.cfg.Ledger = &crashLedger{Ledger: w.book, before: true}
+		wantErr(t, n.acc.CloseChannel(t.Context(), with), errCrash)
+		n.crash(false)
+		if byPayer {
+			_, err := w.payer.acc.Pay(t.Context(), Payment{To: w.payee.id, Amount: 1})
+			wantErr(t, err, ErrNoChannel)
+		} else {
+			_, err := w.payee.acc.Accept(t.Context(), w.payer.id, next)
+			wantErr(t, err, ErrClosed)
+		}
+		n.maintain()
+		list, err := n.acc.Channels(t.Context())
+		must(t, err)
+		if len(list) != 1 || list[0].State == StateOpen {
+			t.Fatalf("list is %+v", list)
+		}
+		if !byPayer { // the payer hears of it when it asks, and opens another
+			must(t, w.payer.acc.Refresh(t.Context(), w.payee.id))
+			w.agree(t, 10)
+			w.payer.ensure(w.payee.id, 100)
+			w.payee.accept(w.payer.id, w.payer.pay(w.payee.id, 7, "c"))
+			w.agree(t, 17)
+		}
+	}
+}
+
 // TestPayerCheats: a payer that closes with an old voucher is answered in time.
 func TestPayerCheats(t *testing.T) {
 	w := newWorld(t, nil)

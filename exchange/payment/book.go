@@ -138,7 +138,7 @@ func (b *Book) Close(ctx context.Context, cl Closing) (Channel, error) {
 				return c, err
 			}
 		}
-		return l.close(c, cl.By, cl.Last.Amount, now)
+		return l.close(c, cl.By, now)
 	})
 }
 

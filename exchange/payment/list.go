@@ -136,10 +136,8 @@ func (a *Accounts) closeAll(ctx context.Context, tag byte, locks *keyedLock, p p
 				return err
 			}
 		}
-		if tag == tagOut {
-			if err := a.retire(p, e.id); err != nil {
-				return err
-			}
+		if err := a.retire(tag, p, e.id); err != nil {
+			return err
 		}
 		return a.closeLedger(ctx, e)
 	})

@@ -76,6 +76,25 @@ func (a *Accounts) usable(ctx context.Context, payee peer.ID, atLeast Amount) (C
 	return id, r.Phase == pb.Record_Open && Amount(r.Deposit-r.Amount) >= atLeast, nil
 }
 
+// Refresh asks the ledger about the channels to payee now, as after payee said that one is closed.
+func (a *Accounts) Refresh(ctx context.Context, payee peer.ID) error {
+	unlock, err := a.paying.lock(ctx, payee)
+	if err != nil {
+		return fmt.Errorf("refresh channels to %s: %w", payee, err)
+	}
+	defer unlock()
+	err = a.forPeer(tagOut, payee, func(e entry) error {
+		if e.rec.Phase == pb.Record_Opening {
+			return a.tendOpening(ctx, e)
+		}
+		return a.refresh(ctx, tagOut, payee, e.id)
+	})
+	if err != nil {
+		return fmt.Errorf("refresh channels to %s: %w", payee, err)
+	}
+	return nil
+}
+
 // pending finds an opening that the ledger may not have heard of.
 func (a *Accounts) pending(payee peer.ID) (e entry, found bool, err error) {
 	err = a.cfg.DB.View(func(txn *badger.Txn) error {
@@ -193,7 +212,7 @@ func (a *Accounts) laid(e entry, c Channel) error {
 		return nil
 	})
 	if err == nil && len(old) == len(e.id) {
-		err = a.retire(e.peer, ChannelID(old))
+		err = a.retire(tagOut, e.peer, ChannelID(old))
 	}
 	if err == nil && c.State != StateOpen {
 		err = a.adopt(tagOut, e.peer, c)
@@ -201,9 +220,9 @@ func (a *Accounts) laid(e entry, c Channel) error {
 	return err
 }
 
-// retire ends paying through a channel. It is closed when next there is time.
-func (a *Accounts) retire(payee peer.ID, id ChannelID) error {
-	return a.change(tagOut, payee, id, func(r *pb.Record, _ *pb.Totals) error {
+// retire ends paying, or being paid, through a channel. It is closed when next there is time.
+func (a *Accounts) retire(tag byte, p peer.ID, id ChannelID) error {
+	return a.change(tag, p, id, func(r *pb.Record, _ *pb.Totals) error {
 		if r.Phase == pb.Record_Open {
 			r.Phase = pb.Record_Retired
 		}
@@ -231,7 +250,7 @@ func (a *Accounts) closeLedger(ctx context.Context, e entry) error {
 	if err == nil {
 		return a.adopt(e.tag, e.peer, c)
 	}
-	if errors.Is(err, ErrClosed) || errors.Is(err, ErrVoucher) {
+	if errors.Is(err, ErrClosed) {
 		return errors.Join(a.refresh(ctx, e.tag, e.peer, e.id), a.finishDue(ctx, e))
 	}
 	return err

@@ -154,7 +154,7 @@ func (a *Accounts) tendOutgoing(ctx context.Context, e entry) error {
 	case r.Phase == pb.Record_Closing && a.now() >= r.Due:
 		return a.finishDue(ctx, e)
 	case r.Phase == pb.Record_Open && a.idle(r):
-		if err := a.retire(e.peer, e.id); err != nil {
+		if err := a.retire(tagOut, e.peer, e.id); err != nil {
 			return err
 		}
 		return a.closeLedger(ctx, e)
@@ -175,7 +175,7 @@ func (a *Accounts) tendIncoming(ctx context.Context, e entry) error {
 	switch {
 	case r.Phase == pb.Record_Closing && a.now() >= r.Due:
 		return a.finishDue(ctx, e)
-	case r.Phase == pb.Record_Open && a.idle(r):
+	case r.Phase == pb.Record_Retired, r.Phase == pb.Record_Open && a.idle(r):
 		return a.closeLedger(ctx, e)
 	case open == 0 || r.Phase == pb.Record_Open && since < a.cfg.SettleEvery && open < a.cfg.SettleAt:
 		return nil
@@ -206,7 +206,8 @@ func (a *Accounts) reclaim(ctx context.Context, c Channel) error {
 		return err
 	}
 	defer unlock()
-	if r, found, err := a.record(tagOut, c.Payee, c.ID); err != nil || found && live(r) {
+	r, found, err := a.record(tagOut, c.Payee, c.ID)
+	if err != nil || found && live(r) {
 		return err // opened since the list was made
 	}
 	e := entry{tag: tagOut, peer: c.Payee, id: c.ID}
@@ -214,7 +215,7 @@ func (a *Accounts) reclaim(ctx context.Context, c Channel) error {
 		return a.finishDue(ctx, e)
 	}
 	a.log.Warn("payment channel of ours is unknown here and is closed", "peer", c.Payee, "channel", c.ID)
-	cl, err := NewClosing(a.cfg.Key, c.ID, Voucher{})
+	cl, err := NewClosing(a.cfg.Key, c.ID, lastVoucher(c.ID, r))
 	if err == nil {
 		_, err = a.cfg.Ledger.Close(ctx, cl)
 	}
