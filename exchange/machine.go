@@ -110,7 +110,10 @@ type (
 		message Incoming
 	}
 	sendFailedEvent struct{ peer peer.ID }
-	misbehavedEvent struct{ peer peer.ID }
+	misbehavedEvent struct {
+		peer peer.ID
+		err  error
+	}
 	// dialedEvent: a dial has ended.
 	dialedEvent struct {
 		peer peer.ID
@@ -169,7 +172,7 @@ func (m *machine) Step(event any) {
 	case sendFailedEvent:
 		m.sendFailed(e.peer)
 	case misbehavedEvent:
-		m.ban(m.peer(e.peer))
+		m.ban(m.peer(e.peer), e.err)
 	case dialedEvent:
 		m.dialed(e)
 	case providersEvent:

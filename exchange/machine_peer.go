@@ -1,7 +1,9 @@
 package exchange
 
 import (
+	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -176,9 +178,17 @@ func (m *machine) sendFailed(id peer.ID) {
 	}
 }
 
+// errUnasked is why a peer is shut out that gives what it was not asked for.
+var errUnasked = errors.New("blocks that nobody asked for, or whose bytes are not theirs")
+
+// maxReason is how many bytes are kept of why a peer is shut out.
+const maxReason = 200
+
 // ban shuts a peer out for a while, twice as long each time.
-func (m *machine) ban(p *peerState) {
+func (m *machine) ban(p *peerState, why error) {
 	m.stats.Bans++
+	p.banReason = why.Error()
+	p.banReason = strings.ToValidUTF8(p.banReason[:min(len(p.banReason), maxReason)], "")
 	p.bannedUntil = m.now + m.limits.Ban<<min(p.bans, 4)
 	p.bans++
 	p.unasked, p.unknown = 0, 0

@@ -162,7 +162,7 @@ func (w *world) happens() {
 		delete(w.lists, p)
 		w.step(sendFailedEvent{p})
 	case n < 33 && r.IntN(4) == 0:
-		w.step(misbehavedEvent{p})
+		w.step(misbehavedEvent{p, errMalformed})
 	case n < 65:
 		w.answers(p)
 	case n < 80 && len(w.storing) > 0:

@@ -129,7 +129,7 @@ func (s *story) event(name string, args []string) any {
 		delete(s.lists, p)
 		return sendFailedEvent{p}
 	case "misbehaved":
-		return misbehavedEvent{p}
+		return misbehavedEvent{p, errMalformed}
 	case "paid", "unpaid":
 		e := paidEvent{peer: p, dues: []Due{s.dues[args[0]+args[1]]}}
 		if name == "unpaid" {

@@ -286,7 +286,7 @@ func (m *machine) unwanted(p *peerState, b blocks.Block, n int64) {
 func (m *machine) checkUnasked(p *peerState) {
 	if p.unasked > m.limits.UnaskedBytes && p.unasked > p.delivered || p.unknown > m.limits.UnaskedBlocks {
 		m.out.unasked = append(m.out.unasked, p.id)
-		m.ban(p)
+		m.ban(p, errUnasked)
 	}
 }
 

@@ -43,6 +43,7 @@ type peerState struct {
 	outbox  []Entry
 
 	charges   bool   // it wants money for its blocks, as of its last word
+	charged   bool   // it ever did
 	perMiB    Amount // what it takes; 0 is unknown
 	dues      int    // blocks that it is not yet paid for
 	unpayable bool   // the last payment to it failed
@@ -53,6 +54,7 @@ type peerState struct {
 	backoff     time.Duration // not asked before
 	bans        int
 	bannedUntil time.Duration
+	banReason   string // of the last ban
 
 	dialing    bool
 	dialQueued bool
@@ -198,13 +200,17 @@ func (p *peerState) callable(now time.Duration) bool {
 
 // info tells of the peer what its figures are.
 func (p *peerState) info(now time.Duration) PeerInfo {
-	return PeerInfo{
+	info := PeerInfo{
 		ID: p.id, Active: p.active, Presences: p.presences,
 		Wants: len(p.asks), BytesInFlight: p.bytes, BytesReceived: p.delivered,
 		Rate: int64(p.rate), Latency: p.latency,
 		Failures: p.failures, Banned: max(0, p.bannedUntil-now),
 		Dues: p.dues, Unpayable: p.unpayable, Suspended: p.suspended, PricePerMiB: p.perMiB,
 	}
+	if info.Banned > 0 {
+		info.BanReason = p.banReason
+	}
+	return info
 }
 
 // keepAddrs returns those of a provider's addresses that are kept, without holding on to the others.

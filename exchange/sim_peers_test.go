@@ -97,7 +97,7 @@ func TestBrokenProtocolIsShutOut(t *testing.T) {
 		s.net.add("bad").connect()
 		s.net.handler.PeerMisbehaved(s.ctx, "bad", errors.New("nonsense"))
 		s.after(time.Second)
-		if ps := s.Peers(); len(ps) != 1 || ps[0].Banned != s.limits.Ban-time.Second || s.net.banned["bad"] != 1 {
+		if ps := s.Peers(); len(ps) != 1 || ps[0].Banned != s.limits.Ban-time.Second || s.net.banned["bad"] != 1 || ps[0].BanReason != "nonsense" {
 			t.Errorf("%+v", ps)
 		}
 	})
@@ -307,7 +307,7 @@ func TestWhoSpoilsSomeBlocksIsShutOut(t *testing.T) {
 		}
 		s.download(root, time.Minute)
 		for _, p := range s.Peers() {
-			if shut := p.Banned > 0; shut != (p.ID == "p0") {
+			if shut := p.Banned > 0; shut != (p.ID == "p0") || shut != (p.BanReason == errUnasked.Error()) {
 				t.Errorf("%+v", p)
 			}
 		}

@@ -94,6 +94,7 @@ type PeerInfo struct {
 	Latency       time.Duration
 	Failures      int           // in a row
 	Banned        time.Duration // how much longer; 0 not banned
+	BanReason     string        // why; empty when not banned
 	PricePerMiB   Amount        // that it takes, as of its last word; 0 free or unknown
 	Dues          int           // blocks that it is not yet paid for
 	Unpayable     bool          // the last payment to it failed

@@ -84,7 +84,7 @@ func peerTable(peers []api.Peer) *ui.Table {
 		if p.Banned > 0 {
 			state += fmt.Sprintf(", banned for %s more", time.Duration(p.Banned*1e9).Round(time.Second))
 			if p.Why != "" {
-				state += ": " + p.Why
+				state += ": " + ui.Printable(p.Why)
 			}
 		}
 		latency := "-"

@@ -147,7 +147,8 @@ func (n *Node) Peers(context.Context) ([]api.Peer, error) {
 		}
 		if p := all[info.ID]; p != nil {
 			p.BytesIn = uint64(info.BytesReceived)
-			p.Banned, p.Failures, p.Price = info.Banned.Seconds(), info.Failures, uint64(info.PricePerMiB)
+			p.Banned, p.Why = info.Banned.Seconds(), info.BanReason
+			p.Failures, p.Price = info.Failures, uint64(info.PricePerMiB)
 			if info.Latency > 0 {
 				p.LatencyMS = float64(info.Latency) / 1e6
 			}
