@@ -13,6 +13,11 @@
 // passed by, slow ones lose it to others, those that break the protocol are shut out for a while. A
 // block that nobody has stays wanted until a peer appears that has it, or until its callers give up.
 //
+// Peers may want money for blocks. [Exchange.SetSpending] says how much of it a dataset may cost; a [Purse]
+// pays, for blocks that were verified and handed over. What is asked for at a price is counted as spent until
+// it comes, so that no budget is passed. A block that is too dear everywhere fails soon, with the cheapest
+// offer ([TooDearError], [BudgetError]); no reader ever waits for a payment.
+//
 // What it promises: every block returned hashes to its CID, was given to the store, and was fetched
 // once however many wait for it. What peers can make it keep is bounded by [Limits]. Nothing survives
 // a restart, as callers ask again.

@@ -130,6 +130,9 @@ func (s *story) event(name string, args []string) any {
 		return sendFailedEvent{p}
 	case "misbehaved":
 		return misbehavedEvent{p, errMalformed}
+	case "account":
+		a := &Account{PricePerMiB: s.amount(args[1]), Suspended: slices.Contains(args, "suspended")}
+		return receivedEvent{peer: p, message: Incoming{Account: a}}
 	case "paid", "unpaid":
 		e := paidEvent{peer: p, dues: []Due{s.dues[args[0]+args[1]]}}
 		if name == "unpaid" {

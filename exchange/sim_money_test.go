@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	blocks "github.com/ipfs/go-block-format"
@@ -343,21 +344,74 @@ func TestSlowPaymentsHoldNobodyUp(t *testing.T) {
 	})
 }
 
-// TestWhatIsDueIsPaidInTheEnd: when Run ends while a payment is to be repeated.
-func TestWhatIsDueIsPaidInTheEnd(t *testing.T) {
+// TestADefaultSpending: is for datasets that nobody set one for, single blocks too.
+func TestADefaultSpending(t *testing.T) {
 	purse := newSimPurse()
 	simulatePaid(t, Limits{Spending: Spending{MaxPricePerMiB: 1000, Budget: 1000}}, purse, func(s *sim) {
 		b := leaf(1, 100*kib)
 		p := s.net.add("p", b)
 		p.price = 1000
 		p.connect()
-		purse.err = errors.New("no channel")
 		s.mustFetch(Want{CID: b.Cid()}, time.Second)
-		s.after(10 * time.Second)
+		s.after(time.Second)
+		if today, spent := purse.Spent(b.Cid()); spent != 98 || today != 98 {
+			t.Errorf("%d paid, %d today", spent, today)
+		}
+	})
+}
+
+// TestWithoutAPurse: nothing is bought, whatever the limits say.
+func TestWithoutAPurse(t *testing.T) {
+	simulate(t, Limits{Spending: Spending{MaxPricePerMiB: 1000, Budget: 1000}}, func(s *sim) {
+		b := leaf(1, 100*kib)
+		p := s.net.add("p", b)
+		p.price = 1000
+		p.connect()
+		if _, err := s.fetch(Want{CID: b.Cid()}, time.Hour); !errors.Is(err, ErrTooDear) {
+			t.Errorf("got %v", err)
+		}
+		if err := s.SetSpending(b.Cid(), Spending{Budget: 1}); !errors.Is(err, ErrInvalid) {
+			t.Errorf("set: %v", err)
+		}
+		if err := s.SetSpending(b.Cid(), Spending{}); err != nil {
+			t.Errorf("set to nothing: %v", err)
+		}
+	})
+}
+
+// TestWhatIsDueIsPaidInTheEnd: when Run ends while a payment waits for its next try.
+func TestWhatIsDueIsPaidInTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net, purse := newSimNet(), newSimPurse()
+		x, err := New(Config{Network: net, Providers: net, Store: newSimStore(), Links: simLinks, Purse: purse,
+			Limits: Limits{Spending: Spending{MaxPricePerMiB: 1000, Budget: 1000}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- x.Run(ctx) }()
+		synctest.Wait()
+		b := leaf(1, 100*kib)
+		p := net.add("p", b)
+		p.price = 1000
+		p.connect()
+		purse.change(func(p *simPurse) { p.err = errors.New("no channel") })
+		if _, err := x.Fetch(ctx, Want{CID: b.Cid()}); err != nil {
+			t.Fatal(err)
+		}
+		pass(ctx, 10*time.Second)
 		purse.change(func(p *simPurse) { p.err = nil })
-		s.after(time.Minute)
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
 		if purse.total() != 98 {
 			t.Errorf("%d paid", purse.total())
 		}
+		if err := x.SetSpending(b.Cid(), Spending{}); !errors.Is(err, ErrClosed) {
+			t.Errorf("set after the end: %v", err)
+		}
+		net.tasks.Wait()
 	})
 }
