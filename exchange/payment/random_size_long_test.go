@@ -3,4 +3,4 @@
 package payment
 
 // randomLives is how many random lives are lived.
-const randomLives = 200
+const randomLives = 100
