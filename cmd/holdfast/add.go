@@ -30,7 +30,8 @@ the one that other implementations give. Prints "CID<tab>name" a path. "-" is st
 
 What was added is durable when add returns, stays until unpinned, and is announced to the network.
 Pipes, sockets, devices and names that are not UTF-8 are left out with a warning; --strict fails instead.
---preserve keeps permissions and modification times, which changes CIDs.`,
+--preserve keeps permissions and modification times, which changes CIDs. --protect k,m adds parity: content whose blocks are
+spread over k+m peers survives the loss of any m of them. It is then also known by the CID of its manifest, which -q prints.`,
 		Example: "  holdfast add ~/photos\n  holdfast add --preserve -q ~/bin\n  tar c dir | holdfast add -",
 		Args:    args(1, -1, "at least one path is"),
 		RunE: a.withNode(func(ctx context.Context, s *session, _ *cobra.Command, paths []string) error {
@@ -42,9 +43,14 @@ Pipes, sockets, devices and names that are not UTF-8 are left out with a warning
 				return ui.JSON(a.out, added)
 			}
 			for _, root := range added {
-				if f.quiet {
+				switch {
+				case f.quiet && root.Manifest != "":
+					fmt.Fprintln(a.out, root.Manifest)
+				case f.quiet:
 					fmt.Fprintln(a.out, root.CID)
-				} else {
+				case root.Manifest != "":
+					fmt.Fprintf(a.out, "%s\t%s\tmanifest %s\n", root.CID, ui.Printable(root.Name), root.Manifest)
+				default:
 					fmt.Fprintf(a.out, "%s\t%s\n", root.CID, ui.Printable(root.Name))
 				}
 			}
@@ -54,6 +60,7 @@ Pipes, sockets, devices and names that are not UTF-8 are left out with a warning
 	flags := cmd.Flags()
 	flags.BoolVarP(&f.quiet, "quiet", "q", false, "print CIDs alone")
 	flags.BoolVar(&f.Preserve, "preserve", false, "keep permissions and modification times")
+	flags.Var(&f.Protect, "protect", "add parity: any m of each k+m shards may be lost")
 	flags.BoolVar(&f.strict, "strict", false, "fail on what can't be added, rather than leave it out")
 	flags.BoolVar(&f.Pin, "pin", true, "keep the blocks until unpinned")
 	jsonFlag(cmd, &f.asJSON)

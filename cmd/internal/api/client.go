@@ -227,6 +227,9 @@ func (c *Client) GC(ctx context.Context) (GCResult, error) {
 func (c *Client) Add(ctx context.Context, tar io.Reader, opts AddOptions) (roots []Added, err error) {
 	query := url.Values{"preserve": {strconv.FormatBool(opts.Preserve)}, "pin": {strconv.FormatBool(opts.Pin)},
 		"raw": {strconv.FormatBool(opts.Raw)}}
+	if p := opts.Protect.String(); p != "" {
+		query.Set("protect", p)
+	}
 	if opts.Lane != nil {
 		query.Set("lane", opts.Lane.name)
 	}

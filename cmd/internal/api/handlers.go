@@ -53,6 +53,11 @@ func (s *Server) stat(w http.ResponseWriter, r *http.Request) error {
 func (s *Server) add(w http.ResponseWriter, r *http.Request) error {
 	q := r.URL.Query()
 	opts := AddOptions{Preserve: q.Get("preserve") == "true", Pin: q.Get("pin") == "true", Raw: q.Get("raw") == "true"}
+	if p := q.Get("protect"); p != "" {
+		if err := opts.Protect.Set(p); err != nil {
+			return err
+		}
+	}
 	var l *lane
 	if name := q.Get("lane"); name != "" {
 		if l = s.lanes.take(name); l == nil {

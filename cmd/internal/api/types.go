@@ -40,6 +40,7 @@ type AddOptions struct {
 	Preserve bool // keep modes and times
 	Pin      bool // keep the blocks until unpinned
 	Raw      bool // the stream is one file's content, no tar
+	Protect  Protection
 
 	// Lane, if set, carries the descriptors of what [Pack] was told to pass on it. The client alone sets it.
 	Lane *FileLane
@@ -52,6 +53,8 @@ type Added struct {
 	Name  string `json:"name"`
 	CID   string `json:"cid"`
 	Bytes uint64 `json:"bytes"` // of the DAG
+
+	Manifest string `json:"manifest,omitempty"` // of its protection
 }
 
 // Kinds of an Entry.

@@ -24,12 +24,13 @@ func (n *Node) timeout(r api.Read) time.Duration {
 
 // resolve finds what r names.
 func (n *Node) resolve(ctx context.Context, r api.Read) (*unixfs.Node, error) {
-	if err := n.allow(r.CID, r.Spending); err != nil {
-		return nil, err
-	}
 	ctx, cancel := context.WithTimeout(ctx, n.timeout(r))
 	defer cancel()
-	return n.reader.Resolve(ctx, r.CID, r.Path)
+	root, err := n.mayRead(ctx, r.CID, r.Spending)
+	if err != nil {
+		return nil, err
+	}
+	return n.reader.Resolve(ctx, root, r.Path)
 }
 
 // Stat describes what r names.

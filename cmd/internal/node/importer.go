@@ -48,6 +48,7 @@ func (n *Node) Add(ctx context.Context, r io.Reader, opts api.AddOptions) (_ []a
 		return nil, err
 	}
 	var added []api.Added
+	manifests := make(map[cid.Cid]cid.Cid)
 	for _, root := range roots {
 		if opts.Pin {
 			if _, err := n.pinTree(ctx, root.Link.CID, n.blocks.Local); err != nil {
@@ -59,10 +60,25 @@ func (n *Node) Add(ctx context.Context, r io.Reader, opts api.AddOptions) (_ []a
 				return nil, n.lost(err)
 			}
 		}
-		added = append(added, api.Added{Name: root.Name, CID: root.Link.CID.String(), Bytes: root.Link.Bytes})
+		one := api.Added{Name: root.Name, CID: root.Link.CID.String(), Bytes: root.Link.Bytes}
+		if p := opts.Protect; p != (api.Protection{}) {
+			manifest, err := n.protect(ctx, root.Link.CID, p.K, p.M)
+			if err != nil {
+				return nil, err
+			}
+			manifests[root.Link.CID] = manifest
+			one.Manifest = manifest.String()
+		}
+		added = append(added, one)
 	}
 	if err := n.store.Sync(ctx); err != nil {
 		return nil, err
+	}
+	for root, manifest := range manifests {
+		if err := n.register.Add(ctx, root, manifest); err != nil {
+			return nil, err
+		}
+		n.announceRoot(ctx, manifest)
 	}
 	for _, root := range roots {
 		n.announceRoot(ctx, root.Link.CID)

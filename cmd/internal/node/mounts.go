@@ -143,7 +143,7 @@ func (n *Node) Mount(ctx context.Context, req api.MountRequest) (api.Mount, erro
 	if err != nil {
 		return api.Mount{}, answer(err)
 	}
-	if err := n.allow(cfg.Root, req.Spending); err != nil {
+	if err := n.mountRoot(ctx, &cfg, req.Spending); err != nil {
 		return api.Mount{}, answer(err)
 	}
 	mnt, err := n.mounts.reserve(req)
@@ -219,11 +219,29 @@ func (n *Node) mountConfig(req api.MountRequest) (fs.Config, error) {
 	if err != nil {
 		return cfg, err
 	}
-	if root.Type() != cid.Raw && root.Type() != cid.DagProtobuf {
+	if root.Type() != cid.Raw && root.Type() != cid.DagProtobuf && !isManifest(root) {
 		return cfg, &api.Error{Code: api.CodeUnsupported, Message: fmt.Sprintf("%s is neither file nor directory", root)}
 	}
 	cfg.Root = root
 	return cfg, nil
+}
+
+// mountRoot finds what a mount shows, where it is named by a manifest, and lets it pay for that.
+func (n *Node) mountRoot(ctx context.Context, cfg *fs.Config, s api.Spending) error {
+	if !cfg.Root.Defined() {
+		return n.allow(cfg.Root, s)
+	}
+	ctx, cancel := context.WithTimeout(ctx, cfg.Timeout)
+	defer cancel()
+	root, err := n.mayRead(ctx, cfg.Root, s)
+	if err != nil {
+		return err
+	}
+	if !root.Equals(cfg.Root) {
+		cfg.FsName = "holdfast:" + cfg.Root.String()
+	}
+	cfg.Root = root
+	return nil
 }
 
 func (n *Node) usage() fs.Usage {

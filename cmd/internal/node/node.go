@@ -21,6 +21,7 @@ import (
 	"github.com/holdfastfs/holdfast/cmd/internal/hint"
 	"github.com/holdfastfs/holdfast/cmd/internal/repo"
 	"github.com/holdfastfs/holdfast/exchange"
+	"github.com/holdfastfs/holdfast/exchange/recovery"
 	"github.com/holdfastfs/holdfast/fs/unixfs"
 )
 
@@ -45,6 +46,8 @@ type Node struct {
 	announce  *exchange.AnnounceQueue
 	exchange  *exchange.Exchange
 	wallet    *wallet
+	register  *recovery.Register
+	recovery  *recovery.Recovery
 	store     *blockcache.Store
 	cache     *blockcache.Cache
 	blocks    *blocksOf
@@ -126,20 +129,23 @@ func (n *Node) openNetwork(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := n.openExchange(); err != nil {
+	if err := n.openExchange(ctx); err != nil {
 		return err
 	}
 	n.keeper, err = newKeeper(n, boot)
 	return err
 }
 
-func (n *Node) openExchange() (err error) {
+func (n *Node) openExchange(ctx context.Context) (err error) {
 	s := n.cfg.Settings
 	limits, err := repo.ParseLimits(s.Limits)
 	if err != nil {
 		return err
 	}
 	if err := n.openWallet(); err != nil {
+		return err
+	}
+	if n.register, err = recovery.OpenRegister(ctx, n.cfg.Repo.Datastore(repo.PrefixManifest)); err != nil {
 		return err
 	}
 	blocks := &served{store: n.store}

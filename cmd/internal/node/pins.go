@@ -30,9 +30,12 @@ func (n *Node) Pin(ctx context.Context, r api.Read, progress func(api.Progress))
 }
 
 func (n *Node) pin(ctx context.Context, r api.Read, progress func(api.Progress)) (api.Pin, error) {
-	if err := n.allow(r.CID, r.Spending); err != nil {
+	manifest := r.CID
+	root, err := n.mayRead(ctx, r.CID, r.Spending)
+	if err != nil {
 		return api.Pin{}, err
 	}
+	r.CID = root
 	if err := n.fetchFirst(ctx, r); err != nil { // before anything is pinned
 		return api.Pin{}, err
 	}
@@ -64,6 +67,11 @@ func (n *Node) pin(ctx context.Context, r api.Read, progress func(api.Progress))
 		return api.Pin{}, err
 	}
 	n.announceRoot(context.WithoutCancel(ctx), r.CID)
+	if !manifest.Equals(root) {
+		if err := n.keepManifest(ctx, manifest); err != nil {
+			return api.Pin{}, err
+		}
+	}
 	return api.Pin{CID: r.CID.String(), Blocks: count, Complete: true}, nil
 }
 

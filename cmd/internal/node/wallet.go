@@ -172,6 +172,18 @@ func spending(s repo.Config) exchange.Spending {
 	return exchange.Spending{MaxPricePerMiB: exchange.Amount(s.MaxPrice), Budget: exchange.Amount(s.Budget), PerSecond: exchange.Amount(s.PerSecond)}
 }
 
+// mayRead returns the root that a command reads, and lets it pay for that and for the manifest that names it.
+func (n *Node) mayRead(ctx context.Context, c cid.Cid, s api.Spending) (cid.Cid, error) {
+	if err := n.allow(c, s); err != nil {
+		return cid.Undef, err
+	}
+	root, err := n.rootOf(ctx, c)
+	if err != nil || root.Equals(c) {
+		return root, err
+	}
+	return root, n.allow(root, s)
+}
+
 // allow lets a command pay for what it asks for, if it says so.
 func (n *Node) allow(root cid.Cid, s api.Spending) error {
 	if s == (api.Spending{}) {

@@ -7,6 +7,7 @@ var (
 	PrefixRouting  = []byte("d/") // exchange: the DHT's provider records
 	PrefixAnnounce = []byte("a/") // exchange: the queue of announcements
 	PrefixPayment  = []byte("v/") // exchange/payment: channels, vouchers, spending
+	PrefixManifest = []byte("x/") // exchange/recovery: which manifests protect which roots
 	PrefixPeers    = []byte("p/") // repo: peers to stay connected to
 	PrefixMounts   = []byte("m/") // repo: mounts that a daemon restores
 )
