@@ -78,7 +78,7 @@ func (w *wallet) Pay(ctx context.Context, p peer.ID, ref []byte, dues []exchange
 		sums[d.Dataset] = sum
 	}
 	for _, root := range order {
-		v, err := w.pay(ctx, payment.Payment{To: p, Amount: sums[root], Ref: append(ref[:len(ref):len(ref)], root.Bytes()...),
+		v, err := w.pay(ctx, payment.Payment{To: p, Amount: sums[root], Ref: refOf(ref, root),
 			Budgets: []payment.Budget{{Key: blockBudget}, {Key: budgetOf(root)}}})
 		if err != nil {
 			return err
@@ -87,8 +87,16 @@ func (w *wallet) Pay(ctx context.Context, p peer.ID, ref []byte, dues []exchange
 			return err
 		}
 	}
+	for _, root := range order { // all is paid: nobody will ask for it by this ref again
+		if err := w.accounts.Forget(refOf(ref, root)); err != nil {
+			return err
+		}
+	}
 	return nil
 }
+
+// refOf is the ref of what is paid for one dataset under ref.
+func refOf(ref []byte, root cid.Cid) []byte { return append(ref[:len(ref):len(ref)], root.Bytes()...) }
 
 // pay pays, through a new channel where there is none with enough in it.
 func (w *wallet) pay(ctx context.Context, p payment.Payment) (payment.Voucher, error) {

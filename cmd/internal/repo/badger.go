@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -38,6 +40,9 @@ func openDB(path string, log *slog.Logger) (db *badger.DB, err error) {
 			err = fmt.Errorf("%v", r)
 		}
 	}()
+	if err := removeEmptyLogs(path); err != nil {
+		return nil, err
+	}
 	opts := badger.DefaultOptions(path).
 		WithLogger(badgerLog{log}).
 		WithSyncWrites(false).
@@ -52,6 +57,28 @@ func openDB(path string, log *slog.Logger) (db *badger.DB, err error) {
 		WithCompression(options.Snappy).
 		WithMetricsEnabled(false)
 	return badger.Open(opts)
+}
+
+// removeEmptyLogs removes logs of no bytes. A process that is killed while it makes one, or while it removes one,
+// which it cuts off first, leaves it, and the database refuses to open over it. Nothing was ever in it, or all of it
+// is in tables.
+func removeEmptyLogs(path string) error {
+	for _, pattern := range []string{"*.mem", "*.vlog"} {
+		logs, err := filepath.Glob(filepath.Join(path, pattern))
+		if err != nil {
+			return err
+		}
+		for _, name := range logs {
+			st, err := os.Lstat(name)
+			if err == nil && st.Mode().IsRegular() && st.Size() == 0 {
+				err = os.Remove(name)
+			}
+			if err != nil && !errors.Is(err, os.ErrNotExist) {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // enoughSpace fails with ENOSPC where the disk of dir is full.

@@ -281,3 +281,24 @@ func TestPeersAndMountsSurvive(t *testing.T) {
 		t.Errorf("mounts %v, %v", mounts, err)
 	}
 }
+
+// TestLogsCutOffByAKill opens a repo where the database died while it made a log, and while it removed one.
+func TestLogsCutOffByAKill(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "repo")
+	r := open(t, dir)
+	if err := r.SavePeer(KnownPeer{ID: "somebody"}); err != nil {
+		t.Fatal(err)
+	}
+	path := r.DB.Opts().Dir
+	mustClose(t, r)
+	for _, name := range []string{"00000.mem", "00077.mem", "000099.vlog"} {
+		if err := os.WriteFile(filepath.Join(path, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r = open(t, dir)
+	peers, err := r.Peers()
+	if err != nil || len(peers) != 1 {
+		t.Errorf("%d peers are remembered, %v", len(peers), err)
+	}
+}
