@@ -22,6 +22,7 @@ type Config struct {
 	Port          int           // where the node listens; chosen at init
 	Listen        []string      // multiaddrs; empty: what the network and Port say
 	Bootstrap     []string      // multiaddrs with /p2p/ to be connected to always; empty: the network's own
+	Announce      string        // "roots", "pinned" or "all": which blocks are announced
 	CacheBytes    int64         // memory tier, in bytes
 	QuotaBytes    uint64        // block store on disk, in bytes
 	MinFreeBytes  uint64        // kept free on the disk of the repo, in bytes
@@ -48,6 +49,7 @@ type Config struct {
 func Defaults() Config {
 	return Config{
 		Network:      "local",
+		Announce:     "roots",
 		CacheBytes:   96 << 20,
 		QuotaBytes:   50e9,
 		MinFreeBytes: 512 << 20,

@@ -6,6 +6,7 @@ var (
 	PrefixBlocks   = []byte("b/") // blockcache: index of blocks, bodies, pins
 	PrefixRouting  = []byte("d/") // exchange: the DHT's provider records
 	PrefixAnnounce = []byte("a/") // exchange: the queue of announcements
+	PrefixSweep    = []byte("s/") // exchange: how far the announcements of all blocks are
 	PrefixPayment  = []byte("v/") // exchange/payment: channels, vouchers, spending
 	PrefixManifest = []byte("x/") // exchange/recovery: which manifests protect which roots
 	PrefixPeers    = []byte("p/") // repo: peers to stay connected to
