@@ -89,6 +89,7 @@ type HostNetwork struct {
 	mu      sync.Mutex // guards all below
 	stopped bool
 	peers   map[peer.ID]*remote
+	asks    map[cid.Cid][]*manifestAsk
 	changed map[peer.ID]struct{} // whose standing may differ from what the handler was told
 	inUse   map[peer.ID]struct{} // protected by a session
 }
@@ -109,6 +110,7 @@ func NewHostNetwork(cfg NetworkConfig) (*HostNetwork, error) {
 		peers:   make(map[peer.ID]*remote),
 		changed: make(map[peer.ID]struct{}),
 		inUse:   make(map[peer.ID]struct{}),
+		asks:    make(map[cid.Cid][]*manifestAsk),
 	}
 	if cfg.Serve.Store != nil {
 		n.server = newServer(cfg.Serve)

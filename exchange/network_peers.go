@@ -89,17 +89,25 @@ func (n *HostNetwork) up(p peer.ID, presences, pays bool) *remote {
 	}
 	r := n.peers[p]
 	if r != nil && r.presences == presences {
-		r.ledger.canPay(pays)
+		r.canMore(pays)
 		return r
 	}
 	if r != nil {
 		n.work.Go(r.close)
 	}
 	r = n.newRemoteLocked(p, presences)
-	r.ledger.canPay(pays)
+	r.canMore(pays)
 	n.peers[p] = r
 	n.changedLocked(p)
 	return r
+}
+
+// canMore notes whether the peer speaks the protocol that carries payments and manifests.
+func (r *remote) canMore(yes bool) {
+	if yes {
+		r.pays.Store(true)
+	}
+	r.ledger.canPay(yes)
 }
 
 // down forgets a peer that has no connection any more.

@@ -20,7 +20,8 @@ type wantQueue struct {
 	order   []cid.Cid  // each key of pending once, oldest first
 	pending map[cid.Cid]Entry
 
-	vouchers [][]byte // payments to be sent, the last ones
+	vouchers [][]byte  // payments to be sent, the last ones
+	roots    []cid.Cid // whose manifests the peer is to be asked for
 
 	overflow bool // changes were dropped since the last take
 	anew     bool // the peer does not know our list any more: the next message replaces it
@@ -71,6 +72,26 @@ func (q *wantQueue) pay(vouchers [][]byte) {
 	defer q.mu.Unlock()
 	defer wake(q.wake)
 	q.vouchers = lastOf(append(q.vouchers, vouchers...), maxVouchers)
+}
+
+// ask queues a question for the manifests of a dataset; false says that too many wait.
+func (q *wantQueue) ask(root cid.Cid) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.roots) >= maxManifestRoots {
+		return false
+	}
+	q.roots = append(q.roots, root)
+	wake(q.wake)
+	return true
+}
+
+func (q *wantQueue) takeRoots() []cid.Cid {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	out := q.roots
+	q.roots = nil
+	return out
 }
 
 // unpaid takes back payments that were not sent, for the next message that is.

@@ -104,6 +104,12 @@ func (in *inbound) message(frame []byte, h hold) error {
 	if in.r.ledger != nil && (len(d.entries) > 0 || d.full) {
 		in.r.ledger.receive(d.entries, d.full)
 	}
+	if len(d.roots) > 0 && in.r.ledger != nil {
+		in.r.ledger.asked(d.roots)
+	}
+	for _, k := range d.manifests {
+		in.r.n.told(in.r, k)
+	}
 	if len(d.vouchers) > 0 {
 		in.r.takeVouchers(d.vouchers)
 	}

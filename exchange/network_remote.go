@@ -20,6 +20,7 @@ type remote struct {
 	reported  chan struct{} // closed when the handler knows of this peer
 	ledger    *ledger       // what it wants of us; nil without a server
 	budget    *byteBudget   // bytes of its messages in hand
+	pays      atomic.Bool   // it speaks the protocol that carries more than Bitswap
 	inUse     atomic.Bool   // a session uses it: it need not share memory with strangers
 
 	wants    wantQueue

@@ -55,14 +55,14 @@ func (l *lane) sendBatches() error {
 		if full != nil {
 			dropped = full
 		}
-		vouchers := l.r.wants.takeVouchers()
-		if len(batch) == 0 && len(vouchers) == 0 {
+		vouchers, roots := l.r.wants.takeVouchers(), l.r.wants.takeRoots()
+		if len(batch) == 0 && len(vouchers) == 0 && len(roots) == 0 {
 			if dropped != nil {
 				l.r.wants.clear()
 			}
 			return dropped
 		}
-		if err := l.send(&message{entries: batch, full: l.r.wants.takeAnew(), vouchers: vouchers}); err != nil {
+		if err := l.send(&message{entries: batch, full: l.r.wants.takeAnew(), vouchers: vouchers, roots: roots}); err != nil {
 			l.r.wants.clear()
 			l.r.wants.unpaid(vouchers)
 			return err

@@ -39,6 +39,9 @@ type ServeConfig struct {
 	Accounts    int    // peers whose debts are remembered; default 4,096
 	Till        Till   // takes payments; without one nobody can pay
 
+	// Manifests returns which manifests of a dataset are known, at once; nil knows none.
+	Manifests func(root cid.Cid) []cid.Cid
+
 	Logger *slog.Logger
 }
 

@@ -20,6 +20,7 @@ func (l *ledger) fill(ctx context.Context) *reply {
 	m := &reply{}
 	m.presences = l.takeRefused()
 	m.account = l.news()
+	m.manifests = l.manifests()
 	for bytes := 0; bytes < l.s.cfg.MessageBytes && len(m.presences) < maxReplyPresences && len(m.blocks) < maxReplyBlocks; {
 		w := l.pop()
 		if w == nil {

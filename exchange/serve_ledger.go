@@ -4,6 +4,7 @@ import (
 	"container/heap"
 	"container/list"
 	"context"
+	"slices"
 
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -61,6 +62,7 @@ type ledger struct {
 	queue    demandHeap
 	idle     list.List // of *demand that wait, longest first
 	refused  []cid.Cid // found the list full; to be answered with dont-have
+	roots    []cid.Cid // whose manifests are to be told
 
 	tab     *tab // outlives the connection; nil where blocks are free
 	pays    bool // the peer speaks the protocol that carries payments
@@ -87,6 +89,34 @@ func (l *ledger) receive(entries []Entry, full bool) {
 		}
 	}
 	l.readyLocked()
+}
+
+// asked takes a question for the manifests of datasets. Those beyond what is kept are passed over.
+func (l *ledger) asked(roots []cid.Cid) {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	if l.closed || l.s.cfg.Manifests == nil {
+		return
+	}
+	for _, c := range roots {
+		if len(l.roots) < maxManifestRoots && !slices.Contains(l.roots, c) {
+			l.roots = append(l.roots, c)
+		}
+	}
+	l.readyLocked()
+}
+
+// manifests answers what was asked.
+func (l *ledger) manifests() (out []known) {
+	l.s.mu.Lock()
+	roots := l.roots
+	l.roots = nil
+	l.s.mu.Unlock()
+	for _, c := range roots {
+		list := l.s.cfg.Manifests(c)
+		out = append(out, known{c, list[:min(len(list), maxManifestsOfRoot)]})
+	}
+	return out
 }
 
 // close ends the ledger with its connection.
@@ -211,12 +241,12 @@ func (l *ledger) forgetLocked() {
 	}
 	l.s.wants -= len(l.wants)
 	clear(l.wants)
-	l.queue, l.refused = nil, nil
+	l.queue, l.refused, l.roots = nil, nil, nil
 }
 
 // idleLocked reports whether there is nothing to answer.
 func (l *ledger) idleLocked() bool {
-	return len(l.refused) == 0 && (len(l.queue) == 0 || l.heldLocked() && l.warned)
+	return len(l.refused) == 0 && len(l.roots) == 0 && (len(l.queue) == 0 || l.heldLocked() && l.warned)
 }
 
 // readyLocked gives the ledger a turn when it has something to answer and room in flight.

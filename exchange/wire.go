@@ -21,6 +21,9 @@ const (
 	maxVouchers     = 16      // in one message
 	maxVoucherBytes = 512
 
+	maxManifestRoots   = 64 // whose manifests are asked for or told in one message
+	maxManifestsOfRoot = 8
+
 	minDigestBytes = 20 // a shorter digest proves nothing
 	maxDigestBytes = 128
 	sha256Bytes    = 32
@@ -44,6 +47,15 @@ type message struct {
 
 	account  *Account // nil where nothing is said about it
 	vouchers [][]byte
+
+	roots     []cid.Cid // whose manifests are asked for
+	manifests []known
+}
+
+// known is what a peer knows of the manifests of a dataset.
+type known struct {
+	root      cid.Cid
+	manifests []cid.Cid
 }
 
 // Account is what a peer asks for blocks, and how we stand with it.
@@ -56,13 +68,14 @@ type Account struct {
 
 // empty reports whether there is nothing to send.
 func (m *message) empty() bool {
-	return len(m.entries) == 0 && len(m.presences) == 0 && len(m.blocks) == 0 && !m.full && m.account == nil && len(m.vouchers) == 0
+	return len(m.entries) == 0 && len(m.presences) == 0 && len(m.blocks) == 0 && !m.full && m.account == nil && len(m.vouchers) == 0 &&
+		len(m.roots) == 0 && len(m.manifests) == 0
 }
 
-// plain returns what a peer of another make can be told of the message: nothing about money.
+// plain returns what a peer of another make can be told of the message: nothing about money and manifests.
 func (m *message) plain() *message {
 	out := *m
-	out.account, out.vouchers = nil, nil
+	out.account, out.vouchers, out.roots, out.manifests = nil, nil, nil, nil
 	out.entries, out.presences = slices.Clone(m.entries), slices.Clone(m.presences)
 	for i := range out.entries {
 		out.entries[i].PricePerMiB = 0

@@ -18,6 +18,12 @@ const (
 	fieldAccount   protowire.Number = 16
 	fieldVouchers  protowire.Number = 17
 
+	fieldManifestsOf protowire.Number = 18
+	fieldManifests   protowire.Number = 19
+
+	fieldManifestsRoot protowire.Number = 1
+	fieldManifestsCIDs protowire.Number = 2
+
 	fieldEntries protowire.Number = 1
 	fieldFull    protowire.Number = 2
 
@@ -120,6 +126,10 @@ func decodeFrame(frame []byte) (decoded, error) {
 			return d.takeAccount(f.value)
 		case fieldVouchers:
 			return d.voucher(f.value)
+		case fieldManifestsOf:
+			return d.manifestsOf(f.value)
+		case fieldManifests:
+			return d.manifestsAre(f.value)
 		}
 		return nil
 	})
@@ -232,6 +242,42 @@ func (d *decoded) takeAccount(b []byte) error {
 		return nil
 	})
 	d.account = a
+	return err
+}
+
+func (d *decoded) manifestsOf(b []byte) error {
+	if len(d.roots) >= maxManifestRoots {
+		return malformed("manifests of more than %d roots are asked for", maxManifestRoots)
+	}
+	c, err := castCID(b)
+	d.roots = append(d.roots, c)
+	return err
+}
+
+func (d *decoded) manifestsAre(b []byte) error {
+	if len(d.manifests) >= maxManifestRoots {
+		return malformed("manifests of more than %d roots", maxManifestRoots)
+	}
+	var m known
+	err := eachField(b, func(f field) (err error) {
+		switch {
+		case f.kind != protowire.BytesType:
+		case f.number == fieldManifestsRoot:
+			m.root, err = castCID(f.value)
+		case f.number == fieldManifestsCIDs:
+			if len(m.manifests) >= maxManifestsOfRoot {
+				return malformed("more than %d manifests of a root", maxManifestsOfRoot)
+			}
+			var c cid.Cid
+			c, err = castCID(f.value)
+			m.manifests = append(m.manifests, c)
+		}
+		return err
+	})
+	if err == nil && !m.root.Defined() {
+		err = malformed("manifests of no root")
+	}
+	d.manifests = append(d.manifests, m)
 	return err
 }
 

@@ -72,7 +72,26 @@ func (m *message) layout() (wireHead, int) {
 		h.head = protowire.AppendTag(h.head, fieldVouchers, protowire.BytesType)
 		h.head = protowire.AppendBytes(h.head, v)
 	}
+	h.head = m.appendManifests(h.head)
 	return h, total + len(h.head)
+}
+
+func (m *message) appendManifests(b []byte) []byte {
+	for _, c := range m.roots {
+		b = protowire.AppendTag(b, fieldManifestsOf, protowire.BytesType)
+		b = protowire.AppendString(b, c.KeyString())
+	}
+	for _, k := range m.manifests {
+		part := protowire.AppendTag(nil, fieldManifestsRoot, protowire.BytesType)
+		part = protowire.AppendString(part, k.root.KeyString())
+		for _, c := range k.manifests {
+			part = protowire.AppendTag(part, fieldManifestsCIDs, protowire.BytesType)
+			part = protowire.AppendString(part, c.KeyString())
+		}
+		b = protowire.AppendTag(b, fieldManifests, protowire.BytesType)
+		b = protowire.AppendBytes(b, part)
+	}
+	return b
 }
 
 // appendBlockHead appends a payload field up to where the data begins.

@@ -11,6 +11,7 @@ import (
 	mrand "math/rand/v2"
 	"os"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -61,7 +62,9 @@ func fullMessage(t testing.TB) *message { return messageOf(t, 40_000) }
 // messageOf has one of everything, in blocks that grow by step.
 func messageOf(t testing.TB, step int) *message {
 	m := &message{full: true, pending: 77, vouchers: [][]byte{{1, 2, 3}, bytes.Repeat([]byte{7}, maxVoucherBytes)},
-		account: &Account{PricePerMiB: 1 << 40, CreditBytes: 8 << 20, Owed: 5, Suspended: true}}
+		roots:     []cid.Cid{testBlock(t, 3, prefixV0).Cid()},
+		manifests: []known{{testBlock(t, 3, prefixV0).Cid(), []cid.Cid{testBlock(t, 4, prefixV0).Cid(), testBlock(t, 5, prefixV0).Cid()}}, {root: testBlock(t, 6, prefixV0).Cid()}},
+		account:   &Account{PricePerMiB: 1 << 40, CreditBytes: 8 << 20, Owed: 5, Suspended: true}}
 	for i, name := range []string{"v0", "raw", "dag-pb", "blake3", "blake2b", "sha512", "cut"} {
 		p := testPrefixes[name]
 		m.blocks = append(m.blocks, testBlock(t, 1+i*step, p))
@@ -120,6 +123,9 @@ func sameMessage(t *testing.T, got, want *message) {
 	}
 	if fmt.Sprint(got.vouchers) != fmt.Sprint(want.vouchers) || !reflect.DeepEqual(got.account, want.account) {
 		t.Errorf("vouchers %v, account %+v\nwant     %v, %+v", got.vouchers, got.account, want.vouchers, want.account)
+	}
+	if fmt.Sprint(got.roots, got.manifests) != fmt.Sprint(want.roots, want.manifests) {
+		t.Errorf("roots and manifests %v, %v\nwant                %v, %v", got.roots, got.manifests, want.roots, want.manifests)
 	}
 	if len(got.blocks) != len(want.blocks) {
 		t.Fatalf("%d blocks, want %d", len(got.blocks), len(want.blocks))
@@ -299,6 +305,11 @@ func TestDecodeRefuses(t *testing.T) {
 		"too many entries":   long,
 		"too many presences": many,
 		"too many vouchers":  {Vouchers: make([][]byte, maxVouchers+1)},
+		"too many roots":     {ManifestsOf: slices.Repeat([][]byte{{1, 0x55, 0, 0}}, maxManifestRoots+1)},
+		"too many manifests": {Manifests: []*pb.Message_Manifests{{Root: []byte{1, 0x55, 0, 0}, Manifests: slices.Repeat([][]byte{{1, 0x55, 0, 0}}, maxManifestsOfRoot+1)}}},
+		"manifests of many":  {Manifests: slices.Repeat([]*pb.Message_Manifests{{Root: []byte{1, 0x55, 0, 0}}}, maxManifestRoots+1)},
+		"manifests of none":  {Manifests: []*pb.Message_Manifests{{}}},
+		"root of garbage":    {ManifestsOf: [][]byte{{9}}},
 		"empty voucher":      {Vouchers: [][]byte{{}}},
 		"voucher too long":   {Vouchers: [][]byte{make([]byte, maxVoucherBytes+1)}},
 		"entry without cid":  {Wantlist: &pb.Message_Wantlist{Entries: []*pb.Message_Wantlist_Entry{{}}}},

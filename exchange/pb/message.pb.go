@@ -125,7 +125,9 @@ type Message struct {
 	BlockPresences []*Message_BlockPresence `protobuf:"bytes,4,rep,name=blockPresences,proto3" json:"blockPresences,omitempty"`
 	PendingBytes   int32                    `protobuf:"varint,5,opt,name=pendingBytes,proto3" json:"pendingBytes,omitempty"` // bytes the sender has queued for the receiver
 	Account        *Message_Account         `protobuf:"bytes,16,opt,name=account,proto3" json:"account,omitempty"`
-	Vouchers       [][]byte                 `protobuf:"bytes,17,rep,name=vouchers,proto3" json:"vouchers,omitempty"` // payments, as exchange/payment writes them
+	Vouchers       [][]byte                 `protobuf:"bytes,17,rep,name=vouchers,proto3" json:"vouchers,omitempty"`       // payments, as exchange/payment writes them
+	ManifestsOf    [][]byte                 `protobuf:"bytes,18,rep,name=manifestsOf,proto3" json:"manifestsOf,omitempty"` // roots whose manifests the sender wants to know
+	Manifests      []*Message_Manifests     `protobuf:"bytes,19,rep,name=manifests,proto3" json:"manifests,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -205,6 +207,20 @@ func (x *Message) GetAccount() *Message_Account {
 func (x *Message) GetVouchers() [][]byte {
 	if x != nil {
 		return x.Vouchers
+	}
+	return nil
+}
+
+func (x *Message) GetManifestsOf() [][]byte {
+	if x != nil {
+		return x.ManifestsOf
+	}
+	return nil
+}
+
+func (x *Message) GetManifests() []*Message_Manifests {
+	if x != nil {
+		return x.Manifests
 	}
 	return nil
 }
@@ -450,6 +466,59 @@ func (x *Message_Account) GetSuspended() bool {
 	return false
 }
 
+// Which manifests the sender knows for a dataset. Sent only when it was asked.
+type Message_Manifests struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Root          []byte                 `protobuf:"bytes,1,opt,name=root,proto3" json:"root,omitempty"`
+	Manifests     [][]byte               `protobuf:"bytes,2,rep,name=manifests,proto3" json:"manifests,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Message_Manifests) Reset() {
+	*x = Message_Manifests{}
+	mi := &file_message_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Message_Manifests) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Message_Manifests) ProtoMessage() {}
+
+func (x *Message_Manifests) ProtoReflect() protoreflect.Message {
+	mi := &file_message_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Message_Manifests.ProtoReflect.Descriptor instead.
+func (*Message_Manifests) Descriptor() ([]byte, []int) {
+	return file_message_proto_rawDescGZIP(), []int{0, 4}
+}
+
+func (x *Message_Manifests) GetRoot() []byte {
+	if x != nil {
+		return x.Root
+	}
+	return nil
+}
+
+func (x *Message_Manifests) GetManifests() [][]byte {
+	if x != nil {
+		return x.Manifests
+	}
+	return nil
+}
+
 type Message_Wantlist_Entry struct {
 	state         protoimpl.MessageState    `protogen:"open.v1"`
 	Block         []byte                    `protobuf:"bytes,1,opt,name=block,proto3" json:"block,omitempty"`                                                            // the CID
@@ -464,7 +533,7 @@ type Message_Wantlist_Entry struct {
 
 func (x *Message_Wantlist_Entry) Reset() {
 	*x = Message_Wantlist_Entry{}
-	mi := &file_message_proto_msgTypes[5]
+	mi := &file_message_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -476,7 +545,7 @@ func (x *Message_Wantlist_Entry) String() string {
 func (*Message_Wantlist_Entry) ProtoMessage() {}
 
 func (x *Message_Wantlist_Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_message_proto_msgTypes[5]
+	mi := &file_message_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -538,7 +607,8 @@ var File_message_proto protoreflect.FileDescriptor
 
 const file_message_proto_rawDesc = "" +
 	"\n" +
-	"\rmessage.proto\x12\x14holdfast.exchange.v1\"\xe3\b\n" +
+	"\rmessage.proto\x12\x14holdfast.exchange.v1\"\x8b\n" +
+	"\n" +
 	"\aMessage\x12B\n" +
 	"\bwantlist\x18\x01 \x01(\v2&.holdfast.exchange.v1.Message.WantlistR\bwantlist\x12\x16\n" +
 	"\x06blocks\x18\x02 \x03(\fR\x06blocks\x12=\n" +
@@ -546,7 +616,9 @@ const file_message_proto_rawDesc = "" +
 	"\x0eblockPresences\x18\x04 \x03(\v2+.holdfast.exchange.v1.Message.BlockPresenceR\x0eblockPresences\x12\"\n" +
 	"\fpendingBytes\x18\x05 \x01(\x05R\fpendingBytes\x12?\n" +
 	"\aaccount\x18\x10 \x01(\v2%.holdfast.exchange.v1.Message.AccountR\aaccount\x12\x1a\n" +
-	"\bvouchers\x18\x11 \x03(\fR\bvouchers\x1a\xee\x02\n" +
+	"\bvouchers\x18\x11 \x03(\fR\bvouchers\x12 \n" +
+	"\vmanifestsOf\x18\x12 \x03(\fR\vmanifestsOf\x12E\n" +
+	"\tmanifests\x18\x13 \x03(\v2'.holdfast.exchange.v1.Message.ManifestsR\tmanifests\x1a\xee\x02\n" +
 	"\bWantlist\x12F\n" +
 	"\aentries\x18\x01 \x03(\v2,.holdfast.exchange.v1.Message.Wantlist.EntryR\aentries\x12\x12\n" +
 	"\x04full\x18\x02 \x01(\bR\x04full\x1a\xe4\x01\n" +
@@ -572,7 +644,10 @@ const file_message_proto_rawDesc = "" +
 	"\vpricePerMiB\x18\x01 \x01(\x04R\vpricePerMiB\x12 \n" +
 	"\vcreditBytes\x18\x02 \x01(\x04R\vcreditBytes\x12\x12\n" +
 	"\x04owed\x18\x03 \x01(\x04R\x04owed\x12\x1c\n" +
-	"\tsuspended\x18\x04 \x01(\bR\tsuspended\"+\n" +
+	"\tsuspended\x18\x04 \x01(\bR\tsuspended\x1a=\n" +
+	"\tManifests\x12\x12\n" +
+	"\x04root\x18\x01 \x01(\fR\x04root\x12\x1c\n" +
+	"\tmanifests\x18\x02 \x03(\fR\tmanifests\"+\n" +
 	"\x11BlockPresenceType\x12\b\n" +
 	"\x04Have\x10\x00\x12\f\n" +
 	"\bDontHave\x10\x01B,Z*github.com/holdfastfs/holdfast/exchange/pbb\x06proto3"
@@ -590,7 +665,7 @@ func file_message_proto_rawDescGZIP() []byte {
 }
 
 var file_message_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_message_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_message_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_message_proto_goTypes = []any{
 	(Message_BlockPresenceType)(0), // 0: holdfast.exchange.v1.Message.BlockPresenceType
 	(Message_Wantlist_WantType)(0), // 1: holdfast.exchange.v1.Message.Wantlist.WantType
@@ -599,21 +674,23 @@ var file_message_proto_goTypes = []any{
 	(*Message_Block)(nil),          // 4: holdfast.exchange.v1.Message.Block
 	(*Message_BlockPresence)(nil),  // 5: holdfast.exchange.v1.Message.BlockPresence
 	(*Message_Account)(nil),        // 6: holdfast.exchange.v1.Message.Account
-	(*Message_Wantlist_Entry)(nil), // 7: holdfast.exchange.v1.Message.Wantlist.Entry
+	(*Message_Manifests)(nil),      // 7: holdfast.exchange.v1.Message.Manifests
+	(*Message_Wantlist_Entry)(nil), // 8: holdfast.exchange.v1.Message.Wantlist.Entry
 }
 var file_message_proto_depIdxs = []int32{
 	3, // 0: holdfast.exchange.v1.Message.wantlist:type_name -> holdfast.exchange.v1.Message.Wantlist
 	4, // 1: holdfast.exchange.v1.Message.payload:type_name -> holdfast.exchange.v1.Message.Block
 	5, // 2: holdfast.exchange.v1.Message.blockPresences:type_name -> holdfast.exchange.v1.Message.BlockPresence
 	6, // 3: holdfast.exchange.v1.Message.account:type_name -> holdfast.exchange.v1.Message.Account
-	7, // 4: holdfast.exchange.v1.Message.Wantlist.entries:type_name -> holdfast.exchange.v1.Message.Wantlist.Entry
-	0, // 5: holdfast.exchange.v1.Message.BlockPresence.type:type_name -> holdfast.exchange.v1.Message.BlockPresenceType
-	1, // 6: holdfast.exchange.v1.Message.Wantlist.Entry.wantType:type_name -> holdfast.exchange.v1.Message.Wantlist.WantType
-	7, // [7:7] is the sub-list for method output_type
-	7, // [7:7] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	7, // 4: holdfast.exchange.v1.Message.manifests:type_name -> holdfast.exchange.v1.Message.Manifests
+	8, // 5: holdfast.exchange.v1.Message.Wantlist.entries:type_name -> holdfast.exchange.v1.Message.Wantlist.Entry
+	0, // 6: holdfast.exchange.v1.Message.BlockPresence.type:type_name -> holdfast.exchange.v1.Message.BlockPresenceType
+	1, // 7: holdfast.exchange.v1.Message.Wantlist.Entry.wantType:type_name -> holdfast.exchange.v1.Message.Wantlist.WantType
+	8, // [8:8] is the sub-list for method output_type
+	8, // [8:8] is the sub-list for method input_type
+	8, // [8:8] is the sub-list for extension type_name
+	8, // [8:8] is the sub-list for extension extendee
+	0, // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_message_proto_init() }
@@ -627,7 +704,7 @@ func file_message_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_message_proto_rawDesc), len(file_message_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   6,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
