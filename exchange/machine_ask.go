@@ -249,7 +249,9 @@ func (a *ask) ring(m *machine) {
 		m.timers.set(&a.timer, m.now+m.limits.HaveTimeout)
 	case !a.hedged:
 		m.hedge(a)
-		m.timers.set(&a.timer, max(m.now, a.at+m.patience(a)))
+		if a.peer.asks[a.want.CID] == a { // else its peer made way for the other
+			m.timers.set(&a.timer, max(m.now, a.at+m.patience(a)))
+		}
 	case m.now-a.peer.progress < m.limits.TimeoutMin/2 && m.now-a.at < 3*m.patience(a):
 		m.timers.set(&a.timer, m.now+m.patience(a)/2) // the peer delivers: the block is only behind others
 	default:

@@ -208,13 +208,20 @@ func (m *machine) engageable(p *peerState) bool {
 }
 
 // dispensable returns the peer in use that failed most, of those that no answer is waited for from, or
-// nil. Of equals it is the one that was asked nothing for longest.
+// nil. Of equals it is the one that was asked nothing for longest. Where an answer is waited for from all,
+// it is the one that was silent for longest, if that is long: it must not keep others out.
 func (m *machine) dispensable() *peerState {
-	var found *peerState
+	var found, silent *peerState
 	for _, p := range m.active {
 		if p.open == 0 && (found == nil || p.failures > found.failures || p.failures == found.failures && p.used < found.used) {
 			found = p
 		}
+		if m.now-p.heard >= m.limits.IdlePeer && (silent == nil || p.heard < silent.heard) {
+			silent = p
+		}
+	}
+	if found == nil {
+		return silent
 	}
 	return found
 }
@@ -229,7 +236,7 @@ func (m *machine) engage(p *peerState) {
 			m.release(o)
 		}
 	}
-	p.active, p.used = true, m.now
+	p.active, p.used, p.heard = true, m.now, m.now
 	m.active = append(m.active, p)
 	m.out.protects = append(m.out.protects, protection{p.id, true})
 	m.armPeer(p)

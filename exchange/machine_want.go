@@ -183,6 +183,7 @@ func (m *machine) received(e receivedEvent) {
 	if p == nil || !p.connected {
 		return
 	}
+	p.heard = m.now
 	if e.message.Account != nil {
 		m.takeAccount(p, e.message.Account)
 	}

@@ -34,6 +34,7 @@ type peerState struct {
 	active    bool // in use: counted, protected
 	listed    int  // position in machine.connected plus one
 	used      time.Duration
+	heard     time.Duration // it last said something, or was taken into use
 
 	members []*member // sessions that it is good for
 	asks    map[cid.Cid]*ask

@@ -91,7 +91,10 @@ func (c *crowd) watch(ctx context.Context) {
 				c.Errorf("limit %s: %d of %d in use", u.Name, u.Used, u.Limit)
 			}
 		}
-		c.ask(func(m *machine) { checkMachine(c.TB, m) })
+		c.ask(func(m *machine) {
+			m.dispatch() // as of the last event
+			checkMachine(c.TB, m)
+		})
 	}
 }
 
