@@ -136,14 +136,6 @@ func (s *Sweeper) Pinned(ctx context.Context, cids ...cid.Cid) {
 	}
 }
 
-// Room returns how many newcomers are worth being told of: of more it only matters that there are more.
-func (s *Sweeper) Room() int {
-	if s.cfg.Strategy == AnnounceRoots {
-		return 0
-	}
-	return s.cfg.Queue + 1
-}
-
 func (s *Sweeper) take(ctx context.Context, cids []cid.Cid) {
 	s.mu.Lock()
 	for _, c := range cids {
@@ -189,6 +181,43 @@ func worthTelling(c cid.Cid) bool {
 	empty, err := p.Sum(nil)
 	return err != nil || !empty.Equals(c)
 }
+
+// Newcomers collects blocks that a [Sweeper] is to be told of together, later. It keeps no more than
+// the sweeper has room for and one, which tells it that there are more. Only one goroutine may use it
+// at a time.
+type Newcomers struct {
+	most  int
+	known map[string]struct{}
+	cids  []cid.Cid
+}
+
+// Newcomers returns an empty collection.
+func (s *Sweeper) Newcomers() *Newcomers {
+	n := &Newcomers{known: make(map[string]struct{})}
+	if s.cfg.Strategy != AnnounceRoots {
+		n.most = s.cfg.Queue + 1
+	}
+	return n
+}
+
+// Add adds blocks.
+func (n *Newcomers) Add(cids ...cid.Cid) {
+	for _, c := range cids {
+		if len(n.cids) >= n.most {
+			return
+		}
+		if !worthTelling(c) {
+			continue
+		}
+		if _, ok := n.known[string(c.Hash())]; !ok {
+			n.known[string(c.Hash())] = struct{}{}
+			n.cids = append(n.cids, c)
+		}
+	}
+}
+
+// All returns what was added, each block once.
+func (n *Newcomers) All() []cid.Cid { return n.cids }
 
 // SweepStats are figures of a [Sweeper]. Counters begin with the process.
 type SweepStats struct {

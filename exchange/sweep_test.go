@@ -380,6 +380,38 @@ func TestSweepBeginsEarlyWhenQueueOverflows(t *testing.T) {
 	})
 }
 
+// TestNewcomers: repeated blocks take no room, and too many make the queue overflow.
+func TestNewcomers(t *testing.T) {
+	open := func(strategy AnnounceStrategy) *Sweeper {
+		s, err := OpenSweeper(t.Context(), SweepConfig{Strategy: strategy, Keys: newKeySet(0).list, Providers: newProvideLog(),
+			Datastore: newDisk(), Queue: 10})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	s := open(AnnouncePinned)
+	all := s.Newcomers()
+	for range 50 {
+		all.Add(testCID(0), cid.Undef, testCID(1))
+	}
+	s.Pinned(t.Context(), all.All()...)
+	if got := s.Stats(); got.Pending != 2 || got.Missed != 0 {
+		t.Errorf("two blocks: %+v", got)
+	}
+	for i := range 50 {
+		all.Add(testCID(i))
+	}
+	s.Pinned(t.Context(), all.All()...)
+	if got := s.Stats(); got.Pending != 10 || got.Missed != 1 {
+		t.Errorf("fifty blocks for a queue of ten: %+v", got)
+	}
+	none := open(AnnounceRoots).Newcomers()
+	if none.Add(testCID(0)); len(none.All()) != 0 {
+		t.Error("blocks are collected that nobody wants to know of")
+	}
+}
+
 // TestSweepAfterKill: blocks that waited when the process died are announced by a sweep that begins at
 // the next start; after a clean stop with nothing waiting none does.
 func TestSweepAfterKill(t *testing.T) {
