@@ -69,6 +69,9 @@ func printStatus(w io.Writer, st api.Status) {
 			line("", "%s: %d of %d, at most %d for a MiB", d.CID, d.Spent, d.Budget, d.MaxPrice)
 		}
 	}
+	if a := st.Announce; a.Sweeping || a.Pending > 0 {
+		line("announcing", "%s blocks, %d done, %d new ones wait, %s", a.Strategy, a.Swept, a.Pending, ui.Count(a.Failed, "failure"))
+	}
 	if st.Exchange.Queued > 0 {
 		line("announce", "%s to do", ui.Count(st.Exchange.Queued, "announcement"))
 	}

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/dustin/go-humanize"
 	"github.com/prometheus/client_golang/prometheus"
@@ -72,6 +73,14 @@ var figures = []figure{
 	{"exchange_duplicate_blocks_total", "blocks received more than once", true, func(s Status) float64 { return float64(s.Exchange.Duplicate) }},
 	{"exchange_wants", "open wants", false, func(s Status) float64 { return float64(s.Exchange.Wants) }},
 	{"exchange_announcements_queued", "announcements that wait", false, func(s Status) float64 { return float64(s.Exchange.Queued) }},
+	{"announce_pending_blocks", "blocks that came lately and are not announced yet", false, func(s Status) float64 { return float64(s.Announce.Pending) }},
+	{"announce_swept_blocks", "blocks that the sweep under way, or the last one, has come past", false, func(s Status) float64 { return float64(s.Announce.Swept) }},
+	{"announce_sweeping", "1 while all blocks are being announced", false, func(s Status) float64 { return oneIf(s.Announce.Sweeping) }},
+	{"announce_announced_total", "announcements of blocks that are no roots", true, func(s Status) float64 { return float64(s.Announce.Announced) }},
+	{"announce_failed_total", "attempts at such announcements that failed", true, func(s Status) float64 { return float64(s.Announce.Failed) }},
+	{"announce_left_total", "blocks left to the next sweep after too many failures", true, func(s Status) float64 { return float64(s.Announce.Left) }},
+	{"announce_missed_total", "blocks that came too fast and make the next sweep begin earlier", true, func(s Status) float64 { return float64(s.Announce.Missed) }},
+	{"announce_last_sweep_seconds", "when the last sweep began, in Unix seconds; 0: never", false, func(s Status) float64 { return unixSeconds(s.Announce.Began) }},
 	{"exchange_duplicate_bytes_total", "bytes of blocks received more than once", true, func(s Status) float64 { return float64(s.Exchange.LateBytes) }},
 	{"exchange_unasked_bytes_total", "bytes of blocks received that nobody wanted", true, func(s Status) float64 { return float64(s.Exchange.UnaskedBytes) }},
 	{"exchange_bytes_in_flight", "bytes of blocks asked for and not here", false, func(s Status) float64 { return float64(s.Exchange.InFlight) }},
@@ -106,6 +115,22 @@ var figures = []figure{
 	{"peers", "connected peers", false, func(s Status) float64 { return float64(s.Peers) }},
 	{"mounts", "mounts served", false, func(s Status) float64 { return float64(len(s.Mounts)) }},
 	{"pins", "pinned roots", false, func(s Status) float64 { return float64(s.Pins) }},
+}
+
+func oneIf(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// unixSeconds reads a time of RFC 3339; none is 0.
+func unixSeconds(text string) float64 {
+	t, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return 0
+	}
+	return float64(t.Unix())
 }
 
 // snapshot is one Status as a Prometheus collector.

@@ -149,6 +149,7 @@ type Status struct {
 	Exchange ExchangeStatus `json:"exchange"`
 	Memory   MemoryStatus   `json:"memory"`
 	Money    MoneyStatus    `json:"money"`
+	Announce AnnounceStatus `json:"announce"`
 	Limits   []LimitStatus  `json:"limits"`
 	Peers    int            `json:"peers"`
 	Mounts   []Mount        `json:"mounts"`
@@ -173,6 +174,20 @@ type CacheStatus struct {
 	MaxBytes  uint64 `json:"max_bytes"`
 	Hits      uint64 `json:"hits"`
 	Misses    uint64 `json:"misses"`
+}
+
+// AnnounceStatus is how far the announcements of more than roots are. Counters begin with the process.
+type AnnounceStatus struct {
+	Strategy  string `json:"strategy"` // roots: the rest stays zero
+	Pending   uint64 `json:"pending"`  // blocks that came lately
+	Sweeping  bool   `json:"sweeping"` // all blocks are being gone through
+	Swept     uint64 `json:"swept"`    // blocks that this sweep, or the last one, has come past
+	Announced uint64 `json:"announced"`
+	Failed    uint64 `json:"failed"` // attempts
+	Left      uint64 `json:"left"`   // blocks left to the next sweep after too many of them
+	Missed    uint64 `json:"missed"` // blocks that came too fast; the next sweep begins earlier for them
+	Began     string `json:"last_sweep,omitempty"`
+	Ended     string `json:"last_sweep_ended,omitempty"`
 }
 
 // ExchangeStatus is what went over the network since the start.

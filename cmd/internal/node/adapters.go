@@ -105,7 +105,8 @@ func (o origin) Fetch(ctx context.Context, w blockcache.Want) (blocks.Block, err
 // would drive out what is read.
 type served struct {
 	store   *blockcache.Store
-	arrived func(...cid.Cid) // told of what peers may wait for
+	arrived func(...cid.Cid)                  // told of what peers may wait for
+	stored  func(context.Context, ...cid.Cid) // told of what may be announced
 }
 
 func (s *served) Get(ctx context.Context, c cid.Cid) (blocks.Block, error) {
@@ -129,6 +130,7 @@ func (s *served) Put(ctx context.Context, arrivals []exchange.Arrival) error {
 		return err
 	}
 	s.arrived(cids...)
+	s.stored(ctx, cids...)
 	return nil
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/holdfastfs/holdfast/blockcache"
 	"github.com/holdfastfs/holdfast/cmd/internal/api"
+	"github.com/holdfastfs/holdfast/exchange"
 	"github.com/holdfastfs/holdfast/fs/unixfs"
 	"github.com/holdfastfs/holdfast/uploader/dag"
 )
@@ -51,7 +52,7 @@ func (n *Node) Add(ctx context.Context, r io.Reader, opts api.AddOptions) (_ []a
 	manifests := make(map[cid.Cid]cid.Cid)
 	for _, root := range roots {
 		if opts.Pin {
-			if _, err := n.pinTree(ctx, root.Link.CID, n.blocks.Local); err != nil {
+			if _, err := n.pinTree(ctx, root.Link.CID, n.blocks.Local, nil); err != nil {
 				return nil, n.lost(err)
 			}
 		}
@@ -83,6 +84,7 @@ func (n *Node) Add(ctx context.Context, r io.Reader, opts api.AddOptions) (_ []a
 	for _, root := range roots {
 		n.announceRoot(ctx, root.Link.CID)
 	}
+	held.tell(ctx, opts.Pin)
 	return added, nil
 }
 
@@ -123,6 +125,7 @@ type held struct {
 
 	mu    sync.Mutex // guards what follows
 	batch []cid.Cid
+	fresh *exchange.Newcomers
 	any   bool
 	err   error
 }
@@ -133,15 +136,24 @@ func (n *Node) holdImport(ctx context.Context) (*held, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &held{n: n, ctx: ctx, mark: cid.NewCidV1(cid.Raw, digest)}, nil
+	return &held{n: n, ctx: ctx, mark: cid.NewCidV1(cid.Raw, digest), fresh: n.sweeper.Newcomers()}, nil
 }
 
 // visit notes a block that is about to be put.
 func (h *held) visit(c cid.Cid) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.fresh.Add(c)
 	if h.batch = append(h.batch, c); len(h.batch) >= holdBatch {
 		h.flushLocked()
+	}
+}
+
+// tell lets the sweeper know of the blocks, which are all here now.
+func (h *held) tell(ctx context.Context, pinned bool) {
+	h.n.sweeper.Stored(ctx, h.fresh.All()...)
+	if pinned {
+		h.n.sweeper.Pinned(ctx, h.fresh.All()...)
 	}
 }
 

@@ -44,6 +44,7 @@ type Node struct {
 	network   *exchange.HostNetwork
 	routing   *exchange.Routing
 	announce  *exchange.AnnounceQueue
+	sweeper   *exchange.Sweeper
 	exchange  *exchange.Exchange
 	wallet    *wallet
 	register  *recovery.Register
@@ -124,15 +125,29 @@ func (n *Node) openNetwork(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	n.announce, err = exchange.OpenAnnounceQueue(ctx, exchange.AnnounceConfig{Providers: n.routing,
-		Datastore: r.Datastore(repo.PrefixAnnounce), Ready: func() bool { return n.routing.Peers() > 0 }, Logger: n.log})
-	if err != nil {
+	if err := n.openAnnouncements(ctx); err != nil {
 		return err
 	}
 	if err := n.openExchange(ctx); err != nil {
 		return err
 	}
 	n.keeper, err = newKeeper(n, boot)
+	return err
+}
+
+func (n *Node) openAnnouncements(ctx context.Context) (err error) {
+	r, ready := n.cfg.Repo, func() bool { return n.routing.Peers() > 0 }
+	n.announce, err = exchange.OpenAnnounceQueue(ctx, exchange.AnnounceConfig{Providers: n.routing,
+		Datastore: r.Datastore(repo.PrefixAnnounce), Ready: ready, Logger: n.log})
+	if err != nil {
+		return err
+	}
+	sweep := exchange.SweepConfig{Strategy: exchange.AnnounceStrategy(n.cfg.Settings.Announce), Keys: n.store.List,
+		Providers: n.routing, Datastore: r.Datastore(repo.PrefixSweep), Ready: ready, Logger: n.log}
+	if sweep.Strategy == exchange.AnnouncePinned {
+		sweep.Keys = n.store.ListPinned
+	}
+	n.sweeper, err = exchange.OpenSweeper(ctx, sweep)
 	return err
 }
 
@@ -148,7 +163,7 @@ func (n *Node) openExchange(ctx context.Context) (err error) {
 	if n.register, err = recovery.OpenRegister(ctx, n.cfg.Repo.Datastore(repo.PrefixManifest)); err != nil {
 		return err
 	}
-	blocks := &served{store: n.store}
+	blocks := &served{store: n.store, stored: n.sweeper.Stored}
 	network, serve := limits.Network, limits.Serve
 	serve.Store, serve.Till, serve.Logger = blocks, n.wallet, n.log
 	serve.PricePerMiB, serve.CreditBytes = exchange.Amount(s.Price), s.Credit

@@ -51,7 +51,8 @@ func (n *Node) pin(ctx context.Context, r api.Read, progress func(api.Progress))
 		defer close(quiet)
 		n.watch(ctx, cancel, d, n.timeout(r), progress)
 	}()
-	count, err := n.pinTree(ctx, r.CID, n.blocks.Get)
+	fresh := n.sweeper.Newcomers()
+	count, err := n.pinTree(ctx, r.CID, n.blocks.Get, fresh)
 	if err == nil {
 		err = d.Wait(ctx)
 	}
@@ -67,6 +68,7 @@ func (n *Node) pin(ctx context.Context, r api.Read, progress func(api.Progress))
 		return api.Pin{}, err
 	}
 	n.announceRoot(context.WithoutCancel(ctx), r.CID)
+	n.sweeper.Pinned(ctx, fresh.All()...)
 	if !manifest.Equals(root) {
 		if err := n.keepManifest(ctx, manifest); err != nil {
 			return api.Pin{}, err
@@ -110,10 +112,15 @@ func (n *Node) watch(ctx context.Context, giveUp context.CancelCauseFunc, d *exc
 }
 
 // pinTree pins every block of the DAG below root and returns how many there are. It reads inner nodes alone, by get;
-// leaves need not be here yet.
-func (n *Node) pinTree(ctx context.Context, root cid.Cid, get getter) (uint64, error) {
+// leaves need not be here yet. fresh, if not nil, gets them too.
+func (n *Node) pinTree(ctx context.Context, root cid.Cid, get getter, fresh *exchange.Newcomers) (uint64, error) {
 	w := &treeWalk{get: get, seen: cid.NewSet()}
-	w.visit = func(ctx context.Context, batch []cid.Cid) error { return n.store.Pin(ctx, root, batch) }
+	w.visit = func(ctx context.Context, batch []cid.Cid) error {
+		if fresh != nil {
+			fresh.Add(batch...)
+		}
+		return n.store.Pin(ctx, root, batch)
+	}
 	if err := w.run(ctx, root); err != nil {
 		return 0, fmt.Errorf("pin %s: %w", root, err)
 	}

@@ -53,6 +53,7 @@ func (n *Node) protect(ctx context.Context, root cid.Cid, k, m int) (_ cid.Cid, 
 	if err != nil {
 		return cid.Undef, n.lost(fmt.Errorf("protect %s: %w", root, err))
 	}
+	held.tell(ctx, true)
 	return c, nil
 }
 

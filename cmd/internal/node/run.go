@@ -27,6 +27,7 @@ func (n *Node) services(commands net.Listener, public net.Listener) []service {
 		{"exchange", n.runExchange},
 		{"payments", n.wallet.accounts.Run},
 		{"announcements", n.announce.Run},
+		{"sweeps of announcements", n.sweeper.Run},
 		{"peers", n.keeper.Run},
 		{"commands", func(ctx context.Context) error { return n.server.Serve(ctx, commands) }},
 		{"metrics", func(ctx context.Context) error { return serveHTTP(ctx, public, n.server.Public()) }},

@@ -28,6 +28,7 @@ func (n *Node) Status(ctx context.Context) (st api.Status, err error) {
 		Hits: uint64(c.InMemory), Misses: uint64(c.Local - c.InMemory + c.Fetches)}
 	st.Exchange = exchangeStatus(x, w)
 	st.Exchange.Queued, st.Exchange.Announced = uint64(a.Pending), uint64(a.Entries-a.Pending)
+	st.Announce = announceStatus(n.sweeper.Stats())
 	st.Money = n.moneyStatus(x, w)
 	st.Limits = n.limitStatus(w)
 	var m runtime.MemStats
@@ -44,6 +45,18 @@ func exchangeStatus(x exchange.Stats, w exchange.NetworkStats) api.ExchangeStatu
 		Hedges: x.Hedges, HedgedBytes: x.HedgedBytes, Retries: x.Retries, Timeouts: x.Timeouts, Searches: x.Searches, Dials: x.Dials,
 		DialFailures: x.DialFailures, Bans: x.Bans, Malformed: w.Malformed, RefusedStreams: w.Refused, WantsOverflowed: w.Overflow,
 		PeersWait: uint64(w.Waiting), BlockTime: histogram(x.BlockTime), FirstByte: histogram(x.FirstByte)}
+}
+
+func announceStatus(s exchange.SweepStats) api.AnnounceStatus {
+	out := api.AnnounceStatus{Strategy: string(s.Strategy), Pending: uint64(s.Pending), Sweeping: s.Sweeping, Swept: s.Swept,
+		Announced: s.Announced, Failed: s.Failed, Left: s.Left, Missed: s.Missed}
+	if !s.Began.IsZero() {
+		out.Began = s.Began.UTC().Format(time.RFC3339)
+	}
+	if !s.Ended.IsZero() {
+		out.Ended = s.Ended.UTC().Format(time.RFC3339)
+	}
+	return out
 }
 
 func histogram(h exchange.Histogram) api.Histogram {
