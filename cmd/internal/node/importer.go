@@ -52,7 +52,7 @@ func (n *Node) Add(ctx context.Context, r io.Reader, opts api.AddOptions) (_ []a
 	manifests := make(map[cid.Cid]cid.Cid)
 	for _, root := range roots {
 		if opts.Pin {
-			if _, err := n.pinTree(ctx, root.Link.CID, n.blocks.Local, nil); err != nil {
+			if _, err := n.pinTree(ctx, root.Link.CID, n.blocks.Local); err != nil {
 				return nil, n.lost(err)
 			}
 		}
@@ -84,7 +84,7 @@ func (n *Node) Add(ctx context.Context, r io.Reader, opts api.AddOptions) (_ []a
 	for _, root := range roots {
 		n.announceRoot(ctx, root.Link.CID)
 	}
-	held.tell(ctx, opts.Pin)
+	n.sweeper.Stored(ctx, held.fresh.All()...)
 	return added, nil
 }
 
@@ -146,14 +146,6 @@ func (h *held) visit(c cid.Cid) {
 	h.fresh.Add(c)
 	if h.batch = append(h.batch, c); len(h.batch) >= holdBatch {
 		h.flushLocked()
-	}
-}
-
-// tell lets the sweeper know of the blocks, which are all here now.
-func (h *held) tell(ctx context.Context, pinned bool) {
-	h.n.sweeper.Stored(ctx, h.fresh.All()...)
-	if pinned {
-		h.n.sweeper.Pinned(ctx, h.fresh.All()...)
 	}
 }
 

@@ -52,7 +52,7 @@ func (n *Node) pin(ctx context.Context, r api.Read, progress func(api.Progress))
 		n.watch(ctx, cancel, d, n.timeout(r), progress)
 	}()
 	fresh := n.sweeper.Newcomers()
-	count, err := n.pinTree(ctx, r.CID, n.blocks.Get, fresh)
+	count, err := n.pinTreeInto(ctx, r.CID, n.blocks.Get, fresh)
 	if err == nil {
 		err = d.Wait(ctx)
 	}
@@ -111,14 +111,22 @@ func (n *Node) watch(ctx context.Context, giveUp context.CancelCauseFunc, d *exc
 	}
 }
 
-// pinTree pins every block of the DAG below root and returns how many there are. It reads inner nodes alone, by get;
-// leaves need not be here yet. fresh, if not nil, gets them too.
-func (n *Node) pinTree(ctx context.Context, root cid.Cid, get getter, fresh *exchange.Newcomers) (uint64, error) {
+// pinTree pins every block of the DAG below root, all of which are here, and returns how many there are.
+func (n *Node) pinTree(ctx context.Context, root cid.Cid, get getter) (uint64, error) {
+	fresh := n.sweeper.Newcomers()
+	count, err := n.pinTreeInto(ctx, root, get, fresh)
+	if err == nil {
+		n.sweeper.Pinned(ctx, fresh.All()...)
+	}
+	return count, err
+}
+
+// pinTreeInto pins every block of the DAG below root and returns how many there are. It reads inner nodes alone, by
+// get; leaves need not be here yet. What is pinned is added to fresh.
+func (n *Node) pinTreeInto(ctx context.Context, root cid.Cid, get getter, fresh *exchange.Newcomers) (uint64, error) {
 	w := &treeWalk{get: get, seen: cid.NewSet()}
 	w.visit = func(ctx context.Context, batch []cid.Cid) error {
-		if fresh != nil {
-			fresh.Add(batch...)
-		}
+		fresh.Add(batch...)
 		return n.store.Pin(ctx, root, batch)
 	}
 	if err := w.run(ctx, root); err != nil {

@@ -53,7 +53,8 @@ func (n *Node) protect(ctx context.Context, root cid.Cid, k, m int) (_ cid.Cid, 
 	if err != nil {
 		return cid.Undef, n.lost(fmt.Errorf("protect %s: %w", root, err))
 	}
-	held.tell(ctx, true)
+	n.sweeper.Stored(ctx, held.fresh.All()...)
+	n.sweeper.Pinned(ctx, held.fresh.All()...)
 	return c, nil
 }
 
