@@ -67,6 +67,7 @@ func (c *corrupter) serve(h *hostile, s network.Stream) {
 // TestFourPeersOneDiesOneCorrupts fetches from four peers, of which one is killed in the middle and one
 // spoils every tenth block: what arrives is right, and who spoiled it is shut out and named.
 func TestFourPeersOneDiesOneCorrupts(t *testing.T) {
+	t.Parallel()
 	s := swarm.New(t)
 	tree := s.Mkdir("tree")
 	for i := range spreadFiles {
@@ -76,7 +77,7 @@ func TestFourPeersOneDiesOneCorrupts(t *testing.T) {
 	root := dag.tree(tree).Cid().String()
 	bad := newCorrupter(t, dag, 10)
 	// So slow that the end of one is in the middle, and that all have to help.
-	rate := []string{"--peer-upload-rate", "12MiB"}
+	rate := []string{"--peer-upload-rate", "24MiB"}
 	a, c, d, b := s.Start("a", rate...), s.Start("c", rate...), s.Start("d", rate...), s.Start("b")
 	for _, n := range []*swarm.Node{a, c, d} {
 		if got := n.Add(tree); got != root {
