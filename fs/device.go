@@ -24,6 +24,7 @@ type mountRequest struct {
 	file       bool // dir is a regular file
 	fsName     string
 	allowOther bool
+	writable   bool
 	device     string   // /dev/fuse
 	helpers    []string // where fusermount3 may be
 }
@@ -57,7 +58,10 @@ func mountDirect(r mountRequest) (fd int, err error) {
 	if r.allowOther {
 		options += ",allow_other"
 	}
-	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_RDONLY | unix.MS_NOATIME
+	flags := uintptr(unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOATIME)
+	if !r.writable {
+		flags |= unix.MS_RDONLY
+	}
 	if err := unix.Mount(r.fsName, r.dir, "fuse."+subtype, flags, options); err != nil {
 		unix.Close(fd)
 		return -1, fmt.Errorf("mount %s: %w", r.dir, err)
@@ -99,7 +103,10 @@ func runHelper(ctx context.Context, r mountRequest) (fd int, err error) {
 	defer unix.Close(pair[0])
 	theirs := os.NewFile(uintptr(pair[1]), "fusermount")
 	escaped := strings.NewReplacer(`\`, `\\`, `,`, `\,`).Replace(r.fsName)
-	options := fmt.Sprintf("ro,nosuid,nodev,noatime,fsname=%s,subtype=%s,max_read=%d,default_permissions", escaped, subtype, maxRequest)
+	options := fmt.Sprintf("nosuid,nodev,noatime,fsname=%s,subtype=%s,max_read=%d,default_permissions", escaped, subtype, maxRequest)
+	if !r.writable {
+		options = "ro," + options
+	}
 	if r.allowOther {
 		options += ",allow_other"
 	}

@@ -1,5 +1,6 @@
-// Package fs shows content-addressed data as an ordinary directory: a read-only FUSE mount of a CID, or of all CIDs.
-// Call [Mount], then [Mounted.Wait]; end it with [Mounted.Unmount].
+// Package fs shows content-addressed data as an ordinary directory: a read-only FUSE mount of a CID, or of all CIDs,
+// and a writable one whose files are uploaded once they are closed. Call [Mount] or [MountUpload], then [Mounted.Wait];
+// end it with [Mounted.Unmount].
 //
 // Its nouns: [Blocks] is where a mount reads from; a [Mounted] is a mount that this process serves; a [BlockError] tells
 // which block a read wanted and did not get. Inside, the tree answers the kernel's requests; a node is what the kernel
@@ -30,6 +31,37 @@
 // What survives a crash: nothing is kept here. A mount whose process died answers ENOTCONN; the next Mount at its
 // place removes it. When the kernel aborts a mount, or somebody else unmounts it, all its goroutines end and Wait
 // returns.
+//
+// # The upload directory
+//
+// An [Upload] is a writable POSIX tree over a staging directory that mirrors it name for name: names, metadata and
+// crash safety are the local file system's. Its nouns: a staged inode is what the kernel knows of one; a [FileID] names
+// a file over renames, hard links and restarts and lies in an attribute of the staged inode; a [Version] is what stat
+// says of one content; [Uploads] is told what is complete and asked what became of it; a [Lease] is a hold on a version
+// while it is read; a stub is what is left of a file whose bytes were evicted.
+//
+// Every name is resolved from a descriptor of its directory, never following a link, and the inode found is compared
+// with the one the kernel was told of: nothing leads out of staging, whoever changes it meanwhile. What is changed
+// through the mount is seen by everybody at once, by writes to shared mappings too. What somebody changes in staging
+// behind it is seen by the next open, in names and attributes within a second.
+//
+// Open files go through to staging (passthrough) where kernel and rights allow, so their bytes never come here. That
+// also means that nobody sees the last write: a file counts as complete when its last writable descriptor is closed
+// and the staged file takes a read lease, which it refuses while a writable mapping lives. Then [Versions.Closed] is
+// called, once a version, however often the file was flushed. Files under temporary names wait for their rename, for
+// UploadConfig.TempWait at most. Files without a name are never told of.
+//
+// Staged bytes are counted by the blocks that they take. Writes that come here fail with ENOSPC where the quota ends.
+// Near the quota no writer gets passthrough any more; one that got it before goes on unhindered, is measured ten times a
+// second, and keeps all others from growing.
+//
+// [Upload.Evict] replaces staged bytes by a stub when nobody has them open: same inode, size and times, bytes read
+// from Blocks. Opening a stub for writing brings its bytes back first, all of them, or none where it is truncated.
+//
+// fsync is the barrier to rely on. After a crash the tree is what staging is; at the next start every file whose
+// size, modification or change time differs from its record counts as closed, so that lost reports do no harm. Reports
+// to Uploads come in the order of the changes they tell of, while the kernel waits: they must be quick, and must not
+// call back.
 //
 // All methods may be called from any goroutine. The serving process must not use the mount itself.
 package fs

@@ -21,6 +21,8 @@ var (
 	ErrNoAttribute = errors.New("no such attribute")
 	ErrUnsupported = errors.New("not supported")
 	ErrNotMounted  = errors.New("not a holdfast mount")
+	ErrChanged     = errors.New("file has changed")
+	ErrEvicted     = errors.New("file is not staged")
 
 	errShutdown = errors.New("mount is ending")
 )
@@ -42,6 +44,41 @@ func (e *BlockError) Error() string {
 // Unwrap gives the reason.
 func (e *BlockError) Unwrap() error { return e.Err }
 
+// stagingError is what the staging directory's file system said.
+type stagingError struct{ errno syscall.Errno }
+
+func (e stagingError) Error() string { return e.errno.Error() }
+
+// Is lets errors.Is find both the errno and the room's own sentinel of the same meaning.
+func (e stagingError) Is(target error) bool {
+	return target == e.errno || target == ErrNotFound && e.errno == syscall.ENOENT
+}
+
+// staging marks an error of a system call on the staging directory, whose errno the kernel gets to hear.
+func staging(err error) error {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return stagingError{errno}
+	}
+	return err
+}
+
+// stagingErrno is what the kernel is told in place of an errno of staging: some mean something else to it, or to the
+// program that asked.
+func stagingErrno(errno syscall.Errno) syscall.Errno {
+	switch errno {
+	case syscall.ENOSYS: // the kernel would never ask again
+		return syscall.EOPNOTSUPP
+	case syscall.EDQUOT:
+		return syscall.ENOSPC
+	case syscall.EMFILE, syscall.ENFILE, syscall.EBADF: // of this process, not of the caller's
+		return syscall.EIO
+	case syscall.EAGAIN: // somebody else's lease on the staged file
+		return syscall.EBUSY
+	}
+	return errno
+}
+
 // errnos is read from the top; the first sentinel that an error is decides.
 var errnos = []struct {
 	is    error
@@ -60,6 +97,8 @@ var errnos = []struct {
 	{ErrReadOnly, syscall.EROFS},
 	{ErrFull, syscall.ENOSPC},
 	{ErrBusy, syscall.EBUSY},
+	{ErrChanged, syscall.EBUSY},
+	{ErrEvicted, syscall.EBUSY},
 	{ErrNoAttribute, syscall.ENODATA},
 	{ErrUnsupported, syscall.EOPNOTSUPP},
 }
@@ -73,6 +112,10 @@ func toErrno(err error) (errno syscall.Errno, known bool) {
 	var block *BlockError
 	if errors.As(err, &block) && !errors.Is(err, ErrInterrupted) && !errors.Is(err, context.Canceled) {
 		return syscall.EIO, true
+	}
+	var local stagingError
+	if errors.As(err, &local) {
+		return stagingErrno(local.errno), true
 	}
 	for _, e := range errnos {
 		if errors.Is(err, e.is) {

@@ -39,9 +39,21 @@ const (
 type Mounted struct {
 	dir    string
 	device string // its number in the mount table
-	tree   *tree
+	fs     fileSystem
 	server *fuse.Server
 	gone   chan struct{} // closed when the kernel has let go and every goroutine of the mount has ended
+}
+
+// fileSystem is what answers behind a mount.
+type fileSystem interface {
+	fuse.RawFileSystem
+	requestWaits() *waits   // requests that may have to be ended
+	shutdown()              // fails every request that waits, now and later
+	resume()                // takes a shutdown back, unless letGo was called
+	letGo()                 // the kernel has ended the connection
+	finish()                // after letGo and the last request: waits for all goroutines
+	panicked(any) fuse.Status
+	figures() Stats
 }
 
 // Mount mounts cfg.Root on dir and returns when the mount answers; it is served until it is unmounted, by whom it may
@@ -65,12 +77,9 @@ func Mount(ctx context.Context, dir string, cfg Config) (*Mounted, error) {
 	if err != nil {
 		return nil, err
 	}
-	m, err := serve(name, t, fd)
+	m, err := serve(ctx, name, t, cfg.Logger, fd, fuse.MountOptions{EnableSymlinkCaching: true, ExplicitDataCacheControl: true})
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("mount %s: %w", dir, err), ignoreGone(detach(context.WithoutCancel(ctx), name, true)))
-	}
-	if e, ok, err := topMount(name); err == nil && ok && e.ours() {
-		m.device = e.device
+		return nil, err
 	}
 	if !cfg.NoPassthrough {
 		t.through.probe(m.server, cfg.Logger)
@@ -111,25 +120,33 @@ func (t *tree) begin(ctx context.Context, dir string, file bool) error {
 	return t.setFileRoot(un)
 }
 
-// serve answers the kernel on fd from now on.
-func serve(dir string, t *tree, fd int) (*Mounted, error) {
+// serve answers the kernel on fd, which is mounted on dir, from now on.
+func serve(ctx context.Context, dir string, f fileSystem, logger *slog.Logger, fd int, opts fuse.MountOptions) (*Mounted, error) {
+	m := &Mounted{dir: dir, fs: f, gone: make(chan struct{})}
+	opts.MaxWrite, opts.MaxBackground, opts.DisableSplice = maxRequest, maxBackground, true
+	opts.Logger, opts.PanicHandler = log.New(goFuseLog{logger}, "", 0), f.panicked
+	if err := m.begin(fd, &opts); err != nil {
+		return nil, errors.Join(fmt.Errorf("mount %s: %w", dir, err), ignoreGone(detach(context.WithoutCancel(ctx), dir, true)))
+	}
+	if e, ok, err := topMount(dir); err == nil && ok && e.ours() {
+		m.device = e.device
+	}
+	return m, nil
+}
+
+func (m *Mounted) begin(fd int, opts *fuse.MountOptions) error {
 	watch, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		unix.Close(fd)
-		return nil, err
+		return err
 	}
-	server, err := fuse.NewServer(t, "/dev/fd/"+strconv.Itoa(fd), &fuse.MountOptions{
-		MaxWrite: maxRequest, MaxBackground: maxBackground, EnableSymlinkCaching: true,
-		ExplicitDataCacheControl: true, DisableSplice: true,
-		Logger: log.New(goFuseLog{t.log}, "", 0), PanicHandler: t.panicked,
-	})
+	m.server, err = fuse.NewServer(m.fs, "/dev/fd/"+strconv.Itoa(fd), opts)
 	if err != nil {
 		unix.Close(watch)
-		return nil, err
+		return err
 	}
-	m := &Mounted{dir: dir, tree: t, server: server, gone: make(chan struct{})}
 	go m.run(watch)
-	return m, nil
+	return nil
 }
 
 // run serves until the kernel lets go, then ends whatever still waits.
@@ -137,13 +154,20 @@ func (m *Mounted) run(watch int) {
 	defer close(m.gone)
 	ctx, stop := context.WithCancel(context.Background())
 	var watching sync.WaitGroup
-	watching.Go(func() { watchDevice(ctx, watch, &m.tree.waits, m.tree.letGo) })
+	watching.Go(func() { watchDevice(ctx, watch, m.fs.requestWaits(), m.fs.letGo) })
 	m.server.Serve()
 	stop()
 	watching.Wait()
-	m.tree.letGo()
-	m.tree.handles.closeAll()
-	m.tree.work.Wait()
+	m.fs.letGo()
+	m.fs.finish()
+}
+
+func (t *tree) requestWaits() *waits { return &t.waits }
+
+// finish closes what the kernel left open and waits for readahead.
+func (t *tree) finish() {
+	t.handles.closeAll()
+	t.work.Wait()
 }
 
 // letGo ends all waiting for good: the kernel has ended the connection.
@@ -188,8 +212,8 @@ func (m *Mounted) Unmount(ctx context.Context) error {
 	if _, err := mountedAs(m.dir, m.device); err != nil {
 		return fmt.Errorf("unmount %s: %w", m.dir, err) // before any read fails for it
 	}
-	m.tree.shutdown()
-	defer m.tree.resume()
+	m.fs.shutdown()
+	defer m.fs.resume()
 	if err := unmount(ctx, m.dir, m.device, false); err != nil {
 		return err
 	}
@@ -211,8 +235,8 @@ func (m *Mounted) Detach(ctx context.Context) error {
 	if m.ended() {
 		return nil
 	}
-	m.tree.shutdown()
-	defer m.tree.resume()
+	m.fs.shutdown()
+	defer m.fs.resume()
 	return unmount(ctx, m.dir, m.device, true)
 }
 
@@ -304,7 +328,7 @@ type Stats struct {
 }
 
 // Stats gives the figures of now.
-func (m *Mounted) Stats() Stats { return m.tree.figures() }
+func (m *Mounted) Stats() Stats { return m.fs.figures() }
 
 func (t *tree) figures() Stats {
 	t.handles.mu.RLock()
