@@ -63,7 +63,7 @@ func TestWrittenConfigReadsBack(t *testing.T) {
 func TestBadValuesNameTheSetting(t *testing.T) {
 	for key, value := range map[string]string{
 		"network": "moon", "port": "70000", "listen": "localhost", "bootstrap": "/ip4/127.0.0.1/tcp/1", "cache-size": "few",
-		"quota": "-1", "timeout": "0s", "readahead": "1 parsec", "metrics-listen": "9100", "log-level": "loud", "colour": "blue",
+		"quota": "-1", "timeout": "0s", "readahead": "1 parsec", "metrics-listen": "9100", "log-level": "loud", "announce": "some", "colour": "blue",
 	} {
 		cfg := Defaults()
 		err := cfg.Set(key, value)
