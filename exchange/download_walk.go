@@ -266,12 +266,13 @@ func (w *walk) fetch(ctx context.Context, s step) {
 	w.mu.Lock()
 	w.open[id] = struct{}{}
 	w.mu.Unlock()
-	err := w.e.request(ctx, id, s.want, true, func(b blocks.Block, err error) {
+	deliver := func(b blocks.Block, err error) {
 		w.mu.Lock()
 		delete(w.open, id)
 		w.mu.Unlock()
 		w.outcomes <- w.fetched(s, b, err)
-	})
+	}
+	err := w.e.request(ctx, wantEvent{intent: id, want: s.want, bulk: true, rescue: true}, caller{deliver: deliver})
 	if err != nil {
 		w.outcomes <- outcome{step: s, err: fetchError(s.want.CID, err)}
 	}

@@ -22,6 +22,10 @@ type Config struct {
 	Store     Store
 	// Links returns the children of a block with what is known of them, in order. Download needs it.
 	Links func(Want, blocks.Block) ([]Want, error)
+	// Rescue gets a block in another way than from a peer that has it, such as from its stripe. It is called beside the
+	// fetch when nobody is known who has the block, or it did not come within Limits.RescueDelay, and again later if it
+	// failed; many at a time. What it returns has been verified. Nil is no such way.
+	Rescue func(context.Context, Want) (blocks.Block, error)
 	// Announcer takes announcements; by default they go to Providers at once and may fail.
 	Announcer Announcer
 	// Purse pays for blocks. Without one nothing is bought, whatever the limits allow.
@@ -44,6 +48,7 @@ type Exchange struct {
 
 	intents   atomic.Uint64
 	slots     chan struct{}       // a place for each caller that waits
+	rescuers  chan struct{}       // a place for each rescue that runs
 	requests  chan any            // of callers: request, or forgetEvent after it
 	events    chan any            // of the network; not read while the store is behind
 	answers   chan any            // of dials, searches and the store
@@ -81,6 +86,7 @@ func New(cfg Config) (*Exchange, error) {
 	e := &Exchange{
 		cfg: cfg, limits: limits, log: cfg.Logger,
 		slots:     make(chan struct{}, limits.Wants),
+		rescuers:  make(chan struct{}, limits.Rescues),
 		requests:  make(chan any, 256),
 		events:    make(chan any, 64),
 		answers:   make(chan any, 256),
@@ -104,7 +110,7 @@ func (e *Exchange) Run(ctx context.Context) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(ErrClosed)
 	e.life = ctx
-	l := &loop{Exchange: e, machine: newMachine(e.limits), start: time.Now(), callers: make(map[intentID]caller)}
+	l := &loop{Exchange: e, machine: newMachine(e.limits), start: time.Now(), callers: make(map[intentID]caller), rescues: make(map[cid.Cid]context.CancelFunc)}
 	close(e.running)
 	defer close(e.done)
 	defer e.tasks.Wait()

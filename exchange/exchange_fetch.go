@@ -18,6 +18,12 @@ import (
 // the error wraps [ErrTimeout]. It fails soon, with an error that wraps [ErrTooDear] or [ErrBudget], when
 // everybody who has the block wants more for it than may be paid.
 func (e *Exchange) Fetch(ctx context.Context, w Want) (blocks.Block, error) {
+	return e.fetch(ctx, wantEvent{want: w, rescue: true}, nil)
+}
+
+// fetch has a want fulfilled as event says.
+func (e *Exchange) fetch(ctx context.Context, event wantEvent, missing func()) (blocks.Block, error) {
+	w := event.want
 	if b, err := answerLocally(w.CID); b != nil || err != nil {
 		return b, err
 	}
@@ -27,7 +33,8 @@ func (e *Exchange) Fetch(ctx context.Context, w Want) (blocks.Block, error) {
 	}
 	got := make(chan result, 1)
 	id := e.newIntent()
-	err := e.request(ctx, id, w, false, func(b blocks.Block, err error) { got <- result{b, err} })
+	event.intent = id
+	err := e.request(ctx, event, caller{deliver: func(b blocks.Block, err error) { got <- result{b, err} }, missing: missing})
 	if err != nil {
 		return nil, fetchError(w.CID, err)
 	}
@@ -51,9 +58,10 @@ func (e *Exchange) Fetch(ctx context.Context, w Want) (blocks.Block, error) {
 
 func (e *Exchange) newIntent() intentID { return intentID(e.intents.Add(1)) }
 
-// request hands a want to the loop. deliver is called at most once, must not block, and may still be
+// request hands a want to the loop. The caller's deliver is called at most once, must not block, and may still be
 // called while the request is being forgotten.
-func (e *Exchange) request(ctx context.Context, id intentID, w Want, bulk bool, deliver func(blocks.Block, error)) error {
+func (e *Exchange) request(ctx context.Context, event wantEvent, c caller) error {
+	event.rescue = event.rescue && e.cfg.Rescue != nil
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -66,7 +74,7 @@ func (e *Exchange) request(ctx context.Context, id intentID, w Want, bulk bool, 
 	}
 	deadline, _ := ctx.Deadline()
 	select {
-	case e.requests <- request{wantEvent{intent: id, want: w, bulk: bulk}, deadline, caller{deliver}}:
+	case e.requests <- request{event, deadline, c}:
 		return nil
 	case <-ctx.Done():
 		<-e.slots

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	blocks "github.com/ipfs/go-block-format"
+	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
@@ -14,6 +15,7 @@ const batchEvents = 256
 // caller waits for a block. deliver is called once, from the loop, and must not block.
 type caller struct {
 	deliver func(blocks.Block, error)
+	missing func() // nobody is known to have the block; nil: not told. As deliver, and perhaps more than once
 }
 
 // request is a caller's want on its way to the loop.
@@ -29,7 +31,8 @@ type loop struct {
 	machine *machine
 	start   time.Time
 	callers map[intentID]caller
-	day     int64 // since 1970, of the last dayEvent
+	day     int64                          // since 1970, of the last dayEvent
+	rescues map[cid.Cid]context.CancelFunc // under way, and still wanted
 }
 
 // run feeds the machine until ctx ends. Then every caller is told.
@@ -102,6 +105,9 @@ func (l *loop) tick() {
 // answered takes in how a dial, a search, a payment, or the store went.
 func (l *loop) answered(v any) {
 	l.machine.Step(v)
+	if r, ok := v.(rescuedEvent); ok {
+		l.endRescue(r.key)
+	}
 	if p, ok := v.(paidEvent); ok && p.err == nil {
 		l.countDay(true)
 	}
@@ -113,6 +119,7 @@ func (l *loop) request(v any) {
 	case request:
 		l.callers[v.event.intent] = v.caller
 		l.openWallet(v.event.want)
+		v.event.missing = v.caller.missing != nil
 		if !v.deadline.IsZero() {
 			v.event.deadline = max(1, v.deadline.Sub(l.start))
 		}
@@ -159,6 +166,7 @@ func (l *loop) act(ctx context.Context, r ready) {
 			}
 		}
 	}
+	l.rescue(ctx, r)
 	for _, p := range l.till.add(r.payments) {
 		l.tasks.Go(func() { l.payDues(ctx, p) })
 	}

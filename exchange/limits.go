@@ -50,6 +50,9 @@ type Limits struct {
 	RefreshMin  time.Duration // the first pause before presences are asked for anew; default 1 s
 	RefreshMax  time.Duration // the longest such pause; default 36 s
 
+	RescueDelay time.Duration // after which a block is looked for in other ways too; default 3 s
+	Rescues     int           // in parallel; default 256
+
 	HedgePercent int64         // of received bytes that may be asked for twice; default 5
 	HedgeBytes   int64         // that may be asked for twice from the start; default 4 MiB
 	HedgeDelay   time.Duration // added to twice the expected time before a block is hedged; default 100 ms
@@ -93,6 +96,8 @@ func (l Limits) withDefaults() Limits {
 	count(&l.SearchProviders, 16)
 	span(&l.SearchTimeout, time.Minute)
 	l.timeDefaults()
+	span(&l.RescueDelay, 3*time.Second)
+	count(&l.Rescues, 256)
 	bytes(&l.HedgeBytes, 4*mib)
 	bytes(&l.HedgePercent, 5)
 	bytes(&l.UnaskedBytes, 16*mib)
@@ -128,7 +133,7 @@ func (l Limits) validate() error {
 		int64(l.PeersPerBlock), int64(l.ActivePeers), int64(l.KnownPeers), int64(l.Sessions), int64(l.IdlePeer), int64(l.Dials),
 		int64(l.DialsPerSession), int64(l.Searches), int64(l.SearchEvery), int64(l.SearchProviders), int64(l.SearchTimeout),
 		int64(l.HaveTimeout), int64(l.TimeoutMin), int64(l.TimeoutMax), int64(l.ResendEvery), int64(l.Retries), int64(l.RetryDelay),
-		int64(l.RefreshMin), int64(l.RefreshMax), l.HedgePercent, l.HedgeBytes, int64(l.HedgeDelay), int64(l.Ban), l.UnaskedBytes,
+		int64(l.RefreshMin), int64(l.RefreshMax), int64(l.RescueDelay), int64(l.Rescues), l.HedgePercent, l.HedgeBytes, int64(l.HedgeDelay), int64(l.Ban), l.UnaskedBytes,
 		l.StoreBytes, int64(l.StoreWorkers), int64(l.Downloads), int64(l.DownloadWants), int64(l.DownloadLinks), int64(l.DownloadNodes),
 		int64(l.UnaskedBlocks), int64(l.Accounts), int64(l.PeerDues),
 	} {

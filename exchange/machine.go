@@ -60,8 +60,11 @@ type ready struct {
 	resolved    []resolution
 	protects    []protection
 	disconnects []peer.ID
-	unasked     []peer.ID // shut out for giving what nobody asked for
-	payments    []payment // each is answered by a paidEvent, perhaps together with others
+	unasked     []peer.ID  // shut out for giving what nobody asked for
+	payments    []payment  // each is answered by a paidEvent, perhaps together with others
+	rescues     []Want     // each is answered by a rescuedEvent, unless it is taken back
+	unrescued   []cid.Cid  // rescues that are taken back
+	lacking     []intentID // whose blocks nobody is known to have
 }
 
 // outgoing is what a peer is to be told.
@@ -90,6 +93,9 @@ type (
 		intent   intentID
 		want     Want
 		bulk     bool
+		rescue   bool          // the block may be had in another way
+		missing  bool          // the driver is to be told when nobody is known to have the block
+		probe    bool          // it is enough that somebody has the block
 		deadline time.Duration // when it fails; 0 is never
 	}
 	// forgetEvent: somebody does not want it any more. Unknown intents are ignored.
@@ -175,6 +181,8 @@ func (m *machine) Step(event any) {
 		m.ban(m.peer(e.peer), e.err)
 	case dialedEvent:
 		m.dialed(e)
+	case rescuedEvent:
+		m.rescued(e)
 	case providersEvent:
 		m.provided(e)
 	default:

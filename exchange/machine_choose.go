@@ -57,6 +57,9 @@ func (m *machine) serve(s *session) int {
 
 // assign asks the best peer for a want, or seeks one. False says that it has to wait for room.
 func (m *machine) assign(w *want) bool {
+	if m.probe(w) {
+		return true
+	}
 	p, some := m.choose(w)
 	if p == nil && m.money.tight && m.reclaim() {
 		p, some = m.choose(w)

@@ -33,6 +33,8 @@ type world struct {
 	open    map[intentID]cid.Cid
 	dials   []peer.ID
 	search  []cid.Cid
+	rescues map[cid.Cid]bool // under way
+	probes  map[intentID]bool
 	storing []cid.Cid
 	active  map[peer.ID]bool
 	until   map[intentID]time.Duration
@@ -44,7 +46,7 @@ func newWorld(t testing.TB, seed uint64) *world {
 	w := &world{
 		TB: t, random: rand.New(rand.NewPCG(seed, 1)), m: newMachine(tightLimits.withDefaults()), lists: make(lists),
 		held: make(map[cid.Cid]blocks.Block), open: make(map[intentID]cid.Cid), active: make(map[peer.ID]bool),
-		until: make(map[intentID]time.Duration), till: newWorldTill(), greedy: seed%2 == 1,
+		until: make(map[intentID]time.Duration), rescues: make(map[cid.Cid]bool), probes: make(map[intentID]bool), till: newWorldTill(), greedy: seed%2 == 1,
 	}
 	for i := range 40 {
 		b := leaf(i, 10+i*i)
@@ -100,6 +102,7 @@ func (w *world) after() {
 		w.resolved(res)
 	}
 	w.owes(r.payments)
+	w.rescued(r)
 	for _, p := range r.protects {
 		if w.active[p.peer] == p.on {
 			w.Fatalf("%s was protected %v twice", p.peer, p.on)
@@ -129,6 +132,7 @@ func (w *world) resolved(res resolution) {
 		case !ok:
 			w.Fatalf("intent %d ends twice", id)
 		case res.block != nil && c.Equals(res.block.Cid()):
+		case res.block == nil && errors.Is(res.err, errProbed) && w.probes[id]:
 		case res.block == nil && errors.Is(res.err, ErrTimeout) && w.until[id] > 0 && w.until[id] <= w.m.now:
 		case errors.As(res.err, &dear) && dear.CID.Equals(c) && dear.Price > 0 && dear.PerMiB > dear.Limit:
 		case errors.As(res.err, &broke) && broke.CID.Equals(c) && broke.Price+broke.Spent > broke.Budget:
@@ -149,6 +153,8 @@ func (w *world) happens() {
 		w.spends()
 	case n < 4:
 		w.pays()
+	case n < 6 && len(w.rescues) > 0:
+		w.rescueEnds()
 	case n < 20:
 		w.wants()
 	case n < 24 && len(w.open) > 0:
@@ -191,12 +197,58 @@ func (w *world) wants() {
 		want.Dataset = w.blocks[n].Cid()
 	}
 	w.open[w.next] = want.CID
-	e := wantEvent{intent: w.next, want: want, bulk: w.random.IntN(2) == 0}
+	e := wantEvent{intent: w.next, want: want, bulk: w.random.IntN(2) == 0, rescue: w.random.IntN(3) == 0,
+		probe: w.random.IntN(8) == 0, missing: w.random.IntN(8) == 0}
+	if e.probe {
+		e.rescue, e.missing = false, false
+		w.probes[e.intent] = true
+	}
 	if w.random.IntN(4) == 0 {
 		e.deadline = w.m.now + time.Duration(w.random.IntN(5000)+1)*time.Millisecond
 		w.until[w.next] = e.deadline
 	}
 	w.step(e)
+}
+
+// rescued takes in which rescues begin, and which are taken back: none twice.
+func (w *world) rescued(r ready) {
+	for _, c := range r.unrescued {
+		if !w.rescues[c] {
+			w.Fatalf("rescue of %s is taken back and was not under way", c)
+		}
+		delete(w.rescues, c)
+	}
+	for _, want := range r.rescues {
+		if w.rescues[want.CID] {
+			w.Fatalf("%s is rescued twice at a time", want.CID)
+		}
+		w.rescues[want.CID] = true
+	}
+	for c := range w.rescues {
+		if w.m.wants[c] == nil || !w.m.wants[c].rescuing {
+			w.Fatalf("rescue of %s goes on, which nobody wants", c)
+		}
+	}
+	for _, id := range r.lacking {
+		if w.probes[id] {
+			w.Fatalf("probe %d is told", id)
+		}
+	}
+}
+
+// rescueEnds lets the rescue of the first such block succeed or fail.
+func (w *world) rescueEnds() {
+	for _, b := range w.blocks {
+		if c := b.Cid(); w.rescues[c] {
+			delete(w.rescues, c)
+			if w.random.IntN(2) == 0 {
+				w.step(rescuedEvent{c, nil, errDeadline})
+			} else {
+				w.step(rescuedEvent{c, b, nil})
+			}
+			return
+		}
+	}
 }
 
 // forgets ends the lowest of some random intents, as map order is not repeatable.

@@ -21,6 +21,7 @@ func (m *machine) want(e wantEvent) {
 		m.rejoin(w, e)
 	}
 	w.intents = append(w.intents, e.intent)
+	m.enter(w, e)
 	i := &intent{id: e.intent, want: w}
 	i.timer.owner = i
 	m.intents[i.id] = i
@@ -98,6 +99,7 @@ func (m *machine) fail(w *want, err error) {
 // end forgets a want that nothing is asked for any more.
 func (m *machine) end(w *want) {
 	w.leave()
+	m.unwatch(w)
 	delete(m.wants, w.CID)
 	m.recent.add(w.CID)
 	m.used(w.session, -1)
@@ -138,13 +140,14 @@ func (m *machine) seek(w *want) {
 	if m.askAround(w) > 0 {
 		return
 	}
-	if p := m.silentProspect(w); p != nil {
+	if p := m.silentProspect(w); p != nil && !w.onlyProbed() {
 		m.join(w.session, p)
 		m.ask(w, p)
 		return
 	}
 	m.search(w.session, w.session.key)
 	m.search(w.session, w.CID)
+	m.lacks(w)
 	m.refuse(w)
 }
 

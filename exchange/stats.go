@@ -30,6 +30,8 @@ type Stats struct {
 	Unasked   uint64 // blocks that nobody asked for
 	Unwanted  uint64 // bytes of those
 
+	Rescues      uint64 // blocks looked for in another way than at peers
+	Rescued      uint64 // that came so
 	Haves        uint64 // presences received
 	DontHaves    uint64
 	Hedges       uint64 // blocks asked for at a second peer

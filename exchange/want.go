@@ -59,6 +59,11 @@ type want struct {
 	asks     []*ask // what stands on the want lists that peers keep of ours
 	block    blocks.Block
 
+	probes   []intentID // of intents that ask no more than whether somebody has it
+	watchers []intentID // that are told when nobody is known to have it
+	late     *late      // nil: nobody wants it rescued
+	rescuing bool
+
 	// tried holds the peers that don't have it, or did not answer, since the session last looked around.
 	tried map[*peerState]struct{}
 
@@ -109,8 +114,10 @@ func (w *want) waits() bool { return w.state == wantSeeking || w.state == wantPa
 
 // forget takes an intent away.
 func (w *want) forget(id intentID) {
-	if i := slices.Index(w.intents, id); i >= 0 {
-		w.intents = slices.Delete(w.intents, i, i+1)
+	for _, list := range []*[]intentID{&w.intents, &w.probes, &w.watchers} {
+		if i := slices.Index(*list, id); i >= 0 {
+			*list = slices.Delete(*list, i, i+1)
+		}
 	}
 }
 

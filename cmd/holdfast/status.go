@@ -60,6 +60,9 @@ func printStatus(w io.Writer, st api.Status) {
 	line("network", "%s, %s, %s open", st.ID.Network, ui.Count(uint64(st.Peers), "peer"), ui.Count(st.Exchange.Wants, "want"))
 	line("received", "%s, %s", ui.Bytes(st.Exchange.BytesIn), ui.Count(st.Exchange.BlocksIn, "block"))
 	line("sent", "%s, %s", ui.Bytes(st.Exchange.BytesOut), ui.Count(st.Exchange.BlocksOut, "block"))
+	if r := st.Recovery; r.Stripes > 0 || r.Active > 0 {
+		line("rebuilt", "%s, %s of %s", ui.Bytes(r.Bytes), ui.Count(r.Blocks, "lost block"), ui.Count(r.Stripes, "stripe"))
+	}
 	if m := st.Money; m.Price > 0 || m.Earned > 0 {
 		line("price", "%d for a MiB, %d earned of %d charged", m.Price, m.Earned, m.Charged)
 	}

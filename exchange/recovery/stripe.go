@@ -79,7 +79,9 @@ func (r *Recovery) fly(ctx context.Context, key flightKey, f *flight, m *erasure
 		r.log.Debug("stripe not rebuilt", "manifest", key.manifest, "stripe", key.first, "err", f.err)
 		return
 	}
-	r.counts.stripes.Add(1)
+	if r.counts.stripes.Add(1) == 1 {
+		r.log.Info("lost blocks are rebuilt from their stripes", "dataset", m.Root(), "manifest", key.manifest)
+	}
 	r.log.Debug("stripe rebuilt", "manifest", key.manifest, "stripe", key.first, "took", time.Since(began))
 }
 

@@ -27,6 +27,38 @@ func (c *Client) Pin(ctx context.Context, r Read, progress func(Progress)) (pin 
 	return pin, nil
 }
 
+// Verify finds out where the blocks of content are; progress is called now and then.
+func (c *Client) Verify(ctx context.Context, r Read, deep bool, progress func(Progress)) (v Verified, err error) {
+	query := readQuery(r)
+	query.Set("deep", strconv.FormatBool(deep))
+	for e, err := range c.events(ctx, "POST", "/v1/verify/"+r.CID.String(), query) {
+		switch {
+		case err != nil:
+			return v, err
+		case e.Progress != nil && progress != nil:
+			progress(*e.Progress)
+		case e.Verified != nil:
+			v = *e.Verified
+		}
+	}
+	return v, nil
+}
+
+// Repair brings all blocks of content to the node; progress is called now and then.
+func (c *Client) Repair(ctx context.Context, r Read, progress func(Progress)) (v Repaired, err error) {
+	for e, err := range c.events(ctx, "POST", "/v1/repair/"+r.CID.String(), readQuery(r)) {
+		switch {
+		case err != nil:
+			return v, err
+		case e.Progress != nil && progress != nil:
+			progress(*e.Progress)
+		case e.Repaired != nil:
+			v = *e.Repaired
+		}
+	}
+	return v, nil
+}
+
 // List yields the entries of a directory as they come.
 func (c *Client) List(ctx context.Context, r Read, detail bool) iter.Seq2[Entry, error] {
 	query := readQuery(r)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"time"
 )
 
 func (s *Server) id(w http.ResponseWriter, r *http.Request) error {
@@ -130,6 +131,8 @@ type event struct {
 	Progress *Progress `json:"progress,omitempty"`
 	Entry    *Entry    `json:"entry,omitempty"`
 	Pin      *Pin      `json:"pin,omitempty"`
+	Verified *Verified `json:"verified,omitempty"`
+	Repaired *Repaired `json:"repaired,omitempty"`
 	Error    *Error    `json:"error,omitempty"`
 	End      bool      `json:"end,omitempty"` // without it the stream is torn
 }
@@ -170,6 +173,49 @@ func (s *Server) pin(w http.ResponseWriter, r *http.Request) error {
 	}
 	return lines.end(event{Pin: &pin})
 }
+
+func (s *Server) verify(w http.ResponseWriter, r *http.Request) error {
+	return s.report(w, r, func(ctx context.Context, read Read, progress func(Progress)) (event, error) {
+		v, err := s.node.Verify(ctx, read, r.URL.Query().Get("deep") == "true", progress)
+		return event{Verified: &v}, err
+	})
+}
+
+func (s *Server) repair(w http.ResponseWriter, r *http.Request) error {
+	return s.report(w, r, func(ctx context.Context, read Read, progress func(Progress)) (event, error) {
+		v, err := s.node.Repair(ctx, read, progress)
+		return event{Repaired: &v}, err
+	})
+}
+
+// report answers with what do reports, and what comes of it at the end.
+func (s *Server) report(w http.ResponseWriter, r *http.Request, do func(context.Context, Read, func(Progress)) (event, error)) error {
+	read, err := readOf(r)
+	if err != nil {
+		return err
+	}
+	lines := startEvents(w)
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	var last time.Time
+	e, err := do(ctx, read, func(p Progress) {
+		if time.Since(last) < progressEvery {
+			return
+		}
+		last = time.Now()
+		if lines.send(event{Progress: &p}) != nil {
+			cancel()
+		}
+		lines.flush()
+	})
+	if err != nil {
+		return lines.end(event{Error: asError(err)})
+	}
+	return lines.end(e)
+}
+
+// progressEvery is how often a client hears how far long work has come.
+const progressEvery = 200 * time.Millisecond
 
 // events writes a streamed answer.
 type events struct {

@@ -89,6 +89,11 @@ type Keeper interface {
 	// Pin fetches the whole DAG of c and keeps it. progress is called now and then, by one goroutine.
 	Pin(ctx context.Context, r Read, progress func(Progress)) (Pin, error)
 	Unpin(ctx context.Context, c cid.Cid) error
+	// Verify finds out where the blocks of content are; deep reads and fetches them all. progress may be nil, and is
+	// called by one goroutine at a time.
+	Verify(ctx context.Context, r Read, deep bool, progress func(Progress)) (Verified, error)
+	// Repair brings all blocks of protected content here and makes lost parity anew.
+	Repair(ctx context.Context, r Read, progress func(Progress)) (Repaired, error)
 	Pins(ctx context.Context) ([]Pin, error)
 	GC(ctx context.Context) (GCResult, error)
 }

@@ -40,3 +40,49 @@ func (p *Protection) Set(s string) (err error) {
 
 // Type names the value in a command's help.
 func (p *Protection) Type() string { return "k,m" }
+
+// Verified says which blocks of content are where.
+type Verified struct {
+	Root     string `json:"root"`
+	Manifest string `json:"manifest,omitempty"` // that was gone by; empty: none is known, nothing is recoverable
+	K        int    `json:"k,omitempty"`
+	M        int    `json:"m,omitempty"`
+
+	Data    Found  `json:"data"`
+	Parity  Found  `json:"parity"`
+	Bytes   uint64 `json:"bytes"` // of data
+	Stripes uint64 `json:"stripes"`
+
+	WeakStripes uint64         `json:"weak_stripes"` // that have lost something, and can be rebuilt
+	LostStripes uint64         `json:"lost_stripes"` // that can't
+	Problems    []StripeReport `json:"problems,omitempty"`
+}
+
+// Found counts blocks by where they were found.
+type Found struct {
+	Local       uint64 `json:"local"`
+	Reachable   uint64 `json:"reachable"`   // at peers
+	Recoverable uint64 `json:"recoverable"` // nowhere, and enough of their stripes is
+	Lost        uint64 `json:"lost"`
+}
+
+// StripeReport is a stripe that has lost something.
+type StripeReport struct {
+	Stripe      uint64   `json:"stripe"`
+	Blocks      int      `json:"blocks"`
+	Parity      int      `json:"parity"`
+	LostParity  int      `json:"lost_parity"`
+	Recoverable int      `json:"recoverable"`
+	Lost        []string `json:"lost,omitempty"` // blocks that nothing brings back
+}
+
+// Repaired says what a repair has done.
+type Repaired struct {
+	Root     string `json:"root"`
+	Manifest string `json:"manifest"`
+	Blocks   uint64 `json:"blocks"`  // of data
+	Fetched  uint64 `json:"fetched"` // from peers
+	Rebuilt  uint64 `json:"rebuilt"` // from their stripes
+	Parity   uint64 `json:"parity"`  // shards made anew
+	Lost     uint64 `json:"lost"`
+}

@@ -173,6 +173,8 @@ func (s *Server) routes() http.Handler {
 		"GET /v1/mounts/wait":          s.waitUnmounted,
 		"GET /v1/pins":                 s.pins,
 		"POST /v1/pins/{cid}":          s.pin,
+		"POST /v1/verify/{cid}":        s.verify,
+		"POST /v1/repair/{cid}":        s.repair,
 		"DELETE /v1/pins/{cid}":        s.unpin,
 		"POST /v1/gc":                  s.gc,
 		"GET /v1/channels":             s.channels,

@@ -150,6 +150,7 @@ type Status struct {
 	Memory   MemoryStatus   `json:"memory"`
 	Money    MoneyStatus    `json:"money"`
 	Announce AnnounceStatus `json:"announce"`
+	Recovery RecoveryStatus `json:"recovery"`
 	Limits   []LimitStatus  `json:"limits"`
 	Peers    int            `json:"peers"`
 	Mounts   []Mount        `json:"mounts"`
@@ -269,6 +270,18 @@ type DatasetStatus struct {
 	Budget    uint64 `json:"budget"`
 	Spent     uint64 `json:"spent"`
 	Committed uint64 `json:"committed"`
+}
+
+// RecoveryStatus is what was rebuilt from stripes since the start.
+type RecoveryStatus struct {
+	Rescues   uint64 `json:"rescues"`  // blocks that were to be rebuilt, or asked for beside a slow fetch
+	Failures  uint64 `json:"failures"` // of those, as far as they did not come otherwise
+	Stripes   uint64 `json:"stripes"`  // rebuilt
+	Blocks    uint64 `json:"blocks"`   // of those that were lost
+	Bytes     uint64 `json:"bytes"`
+	Shards    uint64 `json:"shards_asked_for"`
+	Active    int    `json:"active_stripes"`
+	Manifests int    `json:"open_manifests"`
 }
 
 // LimitStatus is how much of a limit is in use.

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"time"
 
+	blocks "github.com/ipfs/go-block-format"
+	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
@@ -163,19 +165,31 @@ func (n *Node) openExchange(ctx context.Context) (err error) {
 	if n.register, err = recovery.OpenRegister(ctx, n.cfg.Repo.Datastore(repo.PrefixManifest)); err != nil {
 		return err
 	}
-	blocks := &served{store: n.store, stored: n.sweeper.Stored}
+	store := &served{store: n.store, stored: n.sweeper.Stored}
 	network, serve := limits.Network, limits.Serve
-	serve.Store, serve.Till, serve.Logger = blocks, n.wallet, n.log
+	serve.Store, serve.Till, serve.Logger = store, n.wallet, n.log
 	serve.PricePerMiB, serve.CreditBytes = exchange.Amount(s.Price), s.Credit
 	serve.BytesPerSecond, serve.PeerPerSecond = float64(s.UploadRate), float64(s.PeerUploadRate)
+	serve.Manifests = func(root cid.Cid) []cid.Cid {
+		known, err := n.register.Of(ctx, root)
+		if err != nil {
+			n.log.Warn("manifests are not told", "cid", root, "error", err)
+		}
+		return known
+	}
 	network.Host, network.Serve, network.Owed, network.Logger = n.host, serve, n.wallet.again, n.log
 	if n.network, err = exchange.NewHostNetwork(network); err != nil {
 		return err
 	}
-	blocks.arrived, n.wallet.network = n.network.NotifyNewBlocks, n.network
+	store.arrived, n.wallet.network = n.network.NotifyNewBlocks, n.network
 	limits.Exchange.Spending, limits.Exchange.DayBudget = spending(s), exchange.Amount(s.DayBudget)
-	n.exchange, err = exchange.New(exchange.Config{Network: n.network, Providers: n.routing, Store: blocks, Purse: n.wallet,
-		Limits: limits.Exchange, Links: links, Announcer: n.announce, Logger: n.log})
+	n.exchange, err = exchange.New(exchange.Config{Network: n.network, Providers: n.routing, Store: store, Purse: n.wallet,
+		Limits: limits.Exchange, Links: links, Announcer: n.announce, Logger: n.log,
+		Rescue: func(ctx context.Context, w exchange.Want) (blocks.Block, error) { return n.recovery.Rescue(ctx, w) }})
+	if err != nil {
+		return err
+	}
+	n.recovery, err = recovery.New(recovery.Config{Engine: n.exchange, Store: store, Register: n.register, Ask: n.network.Manifests, Logger: n.log})
 	return err
 }
 

@@ -30,6 +30,9 @@ func (n *Node) Status(ctx context.Context) (st api.Status, err error) {
 	st.Exchange.Queued, st.Exchange.Announced = uint64(a.Pending), uint64(a.Entries-a.Pending)
 	st.Announce = announceStatus(n.sweeper.Stats())
 	st.Money = n.moneyStatus(x, w)
+	r := n.recovery.Stats()
+	st.Recovery = api.RecoveryStatus{Rescues: r.Rescues, Failures: r.Failures, Stripes: r.Stripes, Blocks: r.Rebuilt, Bytes: r.Bytes,
+		Shards: r.Shards, Active: r.Active, Manifests: r.Manifests}
 	st.Limits = n.limitStatus(w)
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
