@@ -39,6 +39,8 @@ type tab struct {
 	peer  peer.ID
 	owed  int64 // in the ledger's smallest unit; below zero it has paid ahead
 	since time.Time
+	paid  int64         // since a debt was forgiven for a new connection
+	fresh time.Time     // when that was done although less had been paid
 	open  int           // ledgers that use it
 	place *list.Element // in tabs.order
 }
@@ -124,6 +126,23 @@ func (a *tab) forgive(credit int64, now time.Time) {
 	}
 }
 
+// lost forgives a peer that pays what it owes when it comes back: what was on its way when the connection broke
+// or the peer died has not arrived, so it will never be paid, and no payment would ever end the suspension. It is
+// no more than was paid since, or all of it once in debtLife, which another peer ID would give at once.
+func (a *tab) lost(now time.Time) {
+	if a.owed <= 0 {
+		return
+	}
+	if a.owed > a.paid {
+		if now.Sub(a.fresh) < debtLife {
+			a.owed, a.paid = a.owed-a.paid, 0
+			return
+		}
+		a.fresh = now
+	}
+	a.owed, a.paid = 0, 0
+}
+
 // heldLocked says that no block goes to the peer now, as it owes too much, and that nothing else is queued.
 func (l *ledger) heldLocked() bool {
 	if l.tab == nil || len(l.queue) == 0 || !l.queue[0].block || l.tab.owed < l.s.tabs.credit {
@@ -195,6 +214,7 @@ func (l *ledger) paid(voucher []byte) error {
 	l.s.received += grew
 	if l.tab != nil {
 		l.tab.add(-clamp(grew))
+		l.tab.paid += min(clamp(grew), math.MaxInt64-l.tab.paid)
 		l.readyLocked()
 	}
 	return nil
@@ -207,5 +227,8 @@ func (l *ledger) canPay(yes bool) {
 	}
 	l.s.mu.Lock()
 	defer l.s.mu.Unlock()
+	if l.tab != nil && !l.pays {
+		l.tab.lost(time.Now())
+	}
 	l.pays = true
 }

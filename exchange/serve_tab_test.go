@@ -185,6 +185,50 @@ func TestDebtOutlivesTheConnection(t *testing.T) {
 	})
 }
 
+// TestWhatWasLostIsForgiven: blocks that were on their way to a peer that pays when its connection broke do not
+// keep it from buying more, and that is worth no more to a cheat than another peer ID.
+func TestWhatWasLostIsForgiven(t *testing.T) {
+	cfg := ServeConfig{PricePerMiB: 100, CreditBytes: 2 << 20, Till: &testTill{}}
+	inServer(t, cfg, func(t *testing.T, s *server, store *testStore, _ func() *served) {
+		var bs []blocks.Block
+		for range 8 {
+			bs = append(bs, rawBlockOf(t, 1<<20))
+		}
+		store.add(bs...)
+		for i, c := range []struct {
+			pays string        // the sum of all payments, once all of the credit was given
+			got  int           // blocks, before and after the payment
+			then time.Duration // until it comes back
+		}{
+			{"", 2, 0},              // all is lost
+			{"", 2, 0},              // and forgiven, once
+			{"100", 1, 0},           // not again
+			{"500", 5, 0},           // but as much as was paid: here all
+			{"500", 2, debtLife},    // nothing of it is left to be forgiven for
+			{"500", 2, time.Second}, // time has passed
+			{"500", 0, 0},
+		} {
+			p := &served{}
+			p.ledger = s.open("peer", p.send)
+			p.canPay(true)
+			p.canPay(true) // told twice it is forgiven once
+			p.receive(wantAt(100, bs...), false)
+			synctest.Wait()
+			if c.pays != "" {
+				if err := p.paid([]byte(c.pays)); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+			}
+			if got, _, _ := p.answers(); len(got) != c.got {
+				t.Errorf("connection %d: %d blocks, want %d; owed %d", i, len(got), c.got, p.tab.owed)
+			}
+			p.close()
+			time.Sleep(c.then)
+		}
+	})
+}
+
 // TestTabsAreBounded: peers that come and go can't make us remember them all; those that stay are.
 func TestTabsAreBounded(t *testing.T) {
 	inServer(t, ServeConfig{PricePerMiB: 100, Accounts: 10}, func(t *testing.T, s *server, store *testStore, open func() *served) {
