@@ -1,6 +1,9 @@
 package exchange
 
-import "github.com/libp2p/go-libp2p/core/peer"
+import (
+	"github.com/libp2p/go-libp2p/core/peer"
+	"golang.org/x/time/rate"
+)
 
 // takeVouchers has payments of the peer accepted aside, as each is written to the disk.
 func (r *remote) takeVouchers(vouchers [][]byte) {
@@ -15,9 +18,17 @@ func (r *remote) takeVouchers(vouchers [][]byte) {
 	}
 }
 
+const (
+	// vouchersPerSecond of one peer are accepted, and so many at once: each is written to the disk, and a payer that
+	// pays in crumbs must not keep the disk busy. Of those that wait the last ones count.
+	vouchersPerSecond = 200
+	vouchersAtOnce    = 32
+)
+
 // acceptVouchers accepts payments until the remote ends. A bad one pays nothing, and is no reason to do without
 // the peer: who does not pay gets no more blocks.
 func (r *remote) acceptVouchers() {
+	pace := rate.NewLimiter(vouchersPerSecond, vouchersAtOnce)
 	for {
 		select {
 		case <-r.ctx.Done():
@@ -25,6 +36,9 @@ func (r *remote) acceptVouchers() {
 		case <-r.vouchers.wake:
 		}
 		for _, v := range r.vouchers.take() {
+			if pace.Wait(r.ctx) != nil {
+				return
+			}
 			if err := r.ledger.paid(v); err != nil && r.ctx.Err() == nil {
 				r.n.counts.refusedPayments.Add(1)
 				r.n.cfg.Logger.Warn("payment not accepted", "peer", r.id, "err", err)
