@@ -214,7 +214,8 @@ func TestSweepManyBlocks(t *testing.T) {
 		if log.most != 16 || keys.most != 512 {
 			t.Errorf("%d announcements at once from pages of %d, want 16 of 512", log.most, keys.most)
 		}
-		if n := crowd.most.Load(); n > int64(before+16+8) {
+		// Those that have announced may not be gone yet, but are before the next page begins.
+		if n := crowd.most.Load(); n > int64(before+512+16) {
 			t.Errorf("%d goroutines, %d before", n, before)
 		}
 		if took := s.Stats().Ended.Sub(began); took > count/16*100*time.Millisecond*11/10 {
