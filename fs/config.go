@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -39,6 +40,10 @@ type Config struct {
 
 	// Root is the CID to mount. Undefined means the namespace mount: every CID by its name below the mount point.
 	Root cid.Cid
+
+	// StandsFor returns the content that a name in the namespace mount stands for, which is most often its own CID. Nil
+	// is always that.
+	StandsFor func(ctx context.Context, c cid.Cid) (cid.Cid, error)
 
 	// Timeout is the time after which a request that still waits for a block fails. Default 25 s.
 	Timeout time.Duration

@@ -52,12 +52,19 @@ func (d single) list(_ context.Context, after unixfs.Cursor, yield func(unixfs.E
 
 // namespace is the root of a mount without a CID: every CID is a name in it. Nobody can list them all, so the listing
 // is empty.
-type namespace struct{}
+type namespace struct {
+	standsFor func(context.Context, cid.Cid) (cid.Cid, error) // may be nil
+}
 
-func (namespace) lookup(_ context.Context, name string) (unixfs.Entry, error) {
+func (ns namespace) lookup(ctx context.Context, name string) (unixfs.Entry, error) {
 	c, err := cid.Decode(name)
 	if err != nil {
 		return unixfs.Entry{}, fmt.Errorf("look up %q: %w: not a CID", name, ErrNotFound)
+	}
+	if ns.standsFor != nil {
+		if c, err = ns.standsFor(ctx, c); err != nil {
+			return unixfs.Entry{}, fmt.Errorf("look up %q: %w", name, err)
+		}
 	}
 	return unixfs.Entry{Name: name, CID: c}, nil
 }

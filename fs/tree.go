@@ -121,7 +121,7 @@ func (t *tree) root(ctx context.Context) (directory, error) {
 		return d, nil
 	}
 	if !t.cfg.Root.Defined() {
-		return namespace{}, nil
+		return namespace{t.cfg.StandsFor}, nil
 	}
 	un, err := t.reader.Node(ctx, t.cfg.Root, t.cfg.Root)
 	if err != nil {

@@ -213,6 +213,13 @@ func (n *Node) mountConfig(req api.MountRequest) (fs.Config, error) {
 		cfg.ReadaheadBytes = req.Readahead
 	}
 	if req.CID == "" {
+		cfg.StandsFor = func(ctx context.Context, c cid.Cid) (cid.Cid, error) {
+			root, err := n.rootOf(ctx, c)
+			if err != nil {
+				return cid.Undef, fsError(ctx, c, err)
+			}
+			return root, nil
+		}
 		return cfg, nil
 	}
 	root, err := api.ParseCID(req.CID)
