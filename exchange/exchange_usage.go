@@ -10,6 +10,7 @@ func (e *Exchange) Usage() []Usage {
 	}
 	return append(us,
 		Usage{"Wants", int64(len(e.slots)), int64(e.limits.Wants)},
+		Usage{"Rescues", int64(len(e.rescuers)), int64(e.limits.Rescues)},
 		Usage{"StoreWorkers", e.storing.busy.Load(), int64(e.limits.StoreWorkers)},
 		Usage{"Downloads", int64(len(e.downloads.places)), int64(e.limits.Downloads)},
 		e.downloads.greatest("DownloadWants", e.limits.DownloadWants, func(t *transfer) int64 { return t.under.Load() }),
