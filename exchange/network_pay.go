@@ -1,6 +1,8 @@
 package exchange
 
 import (
+	"log/slog"
+
 	"github.com/libp2p/go-libp2p/core/peer"
 	"golang.org/x/time/rate"
 )
@@ -29,6 +31,7 @@ const (
 // the peer: who does not pay gets no more blocks.
 func (r *remote) acceptVouchers() {
 	pace := rate.NewLimiter(vouchersPerSecond, vouchersAtOnce)
+	refused := 0
 	for {
 		select {
 		case <-r.ctx.Done():
@@ -41,7 +44,11 @@ func (r *remote) acceptVouchers() {
 			}
 			if err := r.ledger.paid(v); err != nil && r.ctx.Err() == nil {
 				r.n.counts.refusedPayments.Add(1)
-				r.n.cfg.Logger.Warn("payment not accepted", "peer", r.id, "err", err)
+				level := slog.LevelWarn
+				if refused++; refused > 1 { // a peer must not fill the log
+					level = slog.LevelDebug
+				}
+				r.n.cfg.Logger.Log(r.ctx, level, "payment not accepted", "peer", r.id, "err", err)
 			}
 		}
 	}
