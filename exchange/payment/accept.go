@@ -103,6 +103,9 @@ func (a *Accounts) strangersChannel(ctx context.Context, from peer.ID, id Channe
 		return Channel{}, err
 	}
 	if c.Payer == from && c.Payee == a.self && c.ID == id {
+		if !a.cfg.Purpose.serves(c.Nonce) {
+			return Channel{}, fmt.Errorf("the channel is for something else: %w", ErrTerms)
+		}
 		return c, nil
 	}
 	a.views.strange(from, a.cfg.Now())

@@ -17,12 +17,15 @@ import (
 
 // Config says whose accounts are kept, where and how.
 type Config struct {
-	DB     *badger.DB     // with conflict detection, as is the default; must outlive the accounts
-	Prefix []byte         // of every key
-	Ledger Ledger         // where deposits are
-	Key    crypto.PrivKey // of this node
-	Now    func() time.Time
-	Logger *slog.Logger // default: none
+	DB     *badger.DB // with conflict detection, as is the default; must outlive the accounts
+	Prefix []byte     // of every key
+	Ledger Ledger     // where deposits are
+	// Purpose is what is paid for. One key may have accounts of several purposes, in databases or under prefixes of
+	// their own; accounts of AnyPurpose must be its only ones.
+	Purpose Purpose
+	Key     crypto.PrivKey // of this node
+	Now     func() time.Time
+	Logger  *slog.Logger // default: none
 
 	Every       time.Duration // between looks at the ledger; default 1 minute
 	SettleEvery time.Duration // longest time that something received stays unsettled; default 1 hour

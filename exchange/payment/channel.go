@@ -86,8 +86,26 @@ type Opening struct {
 	Signature []byte        // of the payer
 }
 
+// Purpose says what a channel is for. It is the first byte of the channel's nonce, so that both sides know it without
+// another word, and what is paid for one thing is never taken for another's.
+type Purpose byte
+
+// The purposes. Accounts of no purpose are for all channels of a peer, whatever theirs is.
+const (
+	AnyPurpose Purpose = iota
+	ForBlocks          // of the exchange
+	ForStorage         // of links
+)
+
+// serves says whether a channel is one of those that accounts of a purpose are for.
+func (p Purpose) serves(n Nonce) bool { return p == AnyPurpose || n[0] == byte(p) }
+
 // NewOpening signs an opening with the payer's key and a fresh nonce.
 func NewOpening(key crypto.PrivKey, payee peer.ID, deposit Amount, challenge time.Duration, at time.Time) (Opening, error) {
+	return newOpening(key, payee, AnyPurpose, deposit, challenge, at)
+}
+
+func newOpening(key crypto.PrivKey, payee peer.ID, purpose Purpose, deposit Amount, challenge time.Duration, at time.Time) (Opening, error) {
 	payer, err := peer.IDFromPrivateKey(key)
 	if err != nil {
 		return Opening{}, fmt.Errorf("sign opening: %w", err)
@@ -96,6 +114,9 @@ func NewOpening(key crypto.PrivKey, payee peer.ID, deposit Amount, challenge tim
 		Challenge: challenge.Truncate(time.Second), At: at.UTC().Truncate(time.Second)}
 	if _, err := rand.Read(o.Nonce[:]); err != nil {
 		return Opening{}, fmt.Errorf("sign opening: %w", err)
+	}
+	if purpose != AnyPurpose {
+		o.Nonce[0] = byte(purpose)
 	}
 	if err := o.check(); err != nil {
 		return Opening{}, fmt.Errorf("sign opening: %w", err)

@@ -12,6 +12,7 @@
 //
 //   - amount: a count of the ledger's smallest unit ([Amount])
 //   - opening: what the payer signs to lay down a deposit; its nonce is never used again ([Opening])
+//   - purpose: what a channel is for; blocks and storage are never paid through the same ([Purpose])
 //   - sequence: counts the vouchers of a channel
 //   - to settle: to show the ledger a voucher, so that the payee's account gets what it adds
 //   - ref: names what a payment is for; one ref is paid once

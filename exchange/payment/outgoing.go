@@ -127,7 +127,7 @@ func (a *Accounts) signOpening(payee peer.ID, deposit Amount) (entry, error) {
 		return entry{}, fmt.Errorf("payee: %w", ErrKey)
 	}
 	now := a.cfg.Now()
-	o, err := NewOpening(a.cfg.Key, payee, deposit, a.cfg.Challenge, now)
+	o, err := newOpening(a.cfg.Key, payee, a.cfg.Purpose, deposit, a.cfg.Challenge, now)
 	if err != nil {
 		return entry{}, err
 	}

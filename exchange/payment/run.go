@@ -72,7 +72,9 @@ func (a *Accounts) known(ctx context.Context) (map[ChannelID]Channel, error) {
 	}
 	all := make(map[ChannelID]Channel, len(list))
 	for _, c := range list {
-		all[c.ID] = c
+		if a.cfg.Purpose.serves(c.Nonce) {
+			all[c.ID] = c
+		}
 	}
 	return all, nil
 }

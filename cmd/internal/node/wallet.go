@@ -44,7 +44,7 @@ func (n *Node) openWallet() error {
 	if err != nil {
 		return hint.Add(err, "name another file with ledger: in %s/config.yaml", n.cfg.Repo.Dir)
 	}
-	accounts, err := payment.Open(payment.Config{DB: n.cfg.Repo.DB, Prefix: repo.PrefixPayment, Ledger: book, Key: n.cfg.Repo.Key, Logger: n.log})
+	accounts, err := payment.Open(payment.Config{DB: n.cfg.Repo.DB, Prefix: repo.PrefixPayment, Ledger: book, Purpose: payment.ForBlocks, Key: n.cfg.Repo.Key, Logger: n.log})
 	if err != nil {
 		return err
 	}
