@@ -56,6 +56,7 @@ func TestGoal(t *testing.T) {
 		{goal{withinMS, 19}, 20, false, "≤ 19.0 ms"},
 		{goal{withinMiB, 6}, 6, true, "≤ 6 MiB"},
 		{goal{withinMiB, 5}, 6, false, "≤ 5 MiB"},
+		{goal{withinCPU, 1}, 31457280000, false, "≤ 1.00 % of a core"},
 	} {
 		v := c.goal.value(ours, ref)
 		if v != c.value || c.goal.met(v) != c.met || c.goal.String() != c.text {
@@ -320,7 +321,7 @@ func TestTable(t *testing.T) {
 func TestRowsHaveTheirParts(t *testing.T) {
 	seen := make(map[string]bool)
 	for _, r := range rows() {
-		absolute := r.goal.kind == withinMS || r.goal.kind == withinMiB
+		absolute := r.goal.kind == withinMS || r.goal.kind == withinMiB || r.goal.kind == withinCPU
 		if r.name == "" || seen[r.name] || r.ours == nil || absolute != (r.ref == nil) || r.goal.bound <= 0 || r.unit == "" {
 			t.Errorf("row %q is incomplete or there twice", r.name)
 		}

@@ -13,11 +13,12 @@ const (
 	unitBytes unit = "MB/s" // shown in units of 10^6 bytes
 	unitFiles unit = "files/s"
 	unitReads unit = "reads/s"
+	unitCPU   unit = "cores"
 )
 
 // sample is one measured half of a ratio: so much work in so much time.
 type sample struct {
-	work float64 // bytes, files or reads
+	work float64 // bytes, files, reads, or seconds of a processor
 	took time.Duration
 }
 
@@ -37,6 +38,7 @@ const (
 	timesMost                 // our time over the reference's
 	withinMS                  // our time in milliseconds; no reference
 	withinMiB                 // memory in MiB; no reference
+	withinCPU                 // percent of a core; no reference
 )
 
 func (g goal) value(ours, ref sample) float64 {
@@ -47,6 +49,8 @@ func (g goal) value(ours, ref sample) float64 {
 		return ours.took.Seconds() / ref.took.Seconds()
 	case withinMS:
 		return ours.took.Seconds() * 1e3
+	case withinCPU:
+		return 100 * ours.rate()
 	default:
 		return ours.work / (1 << 20)
 	}
@@ -75,6 +79,8 @@ func (g goal) format(v float64) string {
 		return fmt.Sprintf("%.2f × time", v)
 	case withinMS:
 		return fmt.Sprintf("%.1f ms", v)
+	case withinCPU:
+		return fmt.Sprintf("%.2f %% of a core", v)
 	default:
 		return fmt.Sprintf("%.0f MiB", v)
 	}

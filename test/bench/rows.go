@@ -8,7 +8,7 @@ func rows() []row {
 	rows = append(rows, importRows()...)
 	rows = append(rows, networkRows()...)
 	rows = append(rows, treeRows()...)
-	return append(rows, memoryRow())
+	return append(rows, idleRow(), memoryRow())
 }
 
 // memoryRow comes last: it looks back on all rows before it.
