@@ -20,6 +20,8 @@ var children = map[string]func(args []string) error{
 	"mmap":    mmapChild,
 	"readers": readersChild,
 	"hands":   handsChild,
+	"hold":    holdChild,
+	"reads":   readsChild,
 }
 
 func TestMain(m *testing.M) {
