@@ -100,7 +100,7 @@ func TestWhomToPay(t *testing.T) {
 
 	patient.Kill() // it has the data now, and asks nothing for it
 	hasty := m.buyer("hasty", all, append(flags, "1000000000")...)
-	if free, cheap, dear = m.bought(hasty, m.big); cheap+dear < marketBytes*6/10 {
+	if _, cheap, dear = m.bought(hasty, m.big); cheap+dear < marketBytes*6/10 {
 		t.Errorf("whose time is worth much did not take most from the peers that are fast")
 	}
 	if paid := m.paid(hasty); paid < uint64(cheap)*cheapPrice>>20 {
