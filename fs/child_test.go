@@ -50,6 +50,8 @@ type childSpec struct {
 	Lost      bool          // the root does not come
 	Program   string        // if set, the child is this program, run by nobody
 	NoProc    bool          // the child sees no /proc, and mounts where nobody else sees it
+
+	Upload *uploadSpec // if set, an upload directory is mounted instead of a tree
 }
 
 const nobody = 65534
@@ -60,6 +62,9 @@ func childMain(text string) int {
 	if err := json.Unmarshal([]byte(text), &spec); err != nil {
 		fmt.Println("error", err)
 		return 2
+	}
+	if spec.Upload != nil {
+		return uploadChildMain(spec)
 	}
 	c := &child{spec: spec, f: newFake()}
 	c.root = trees[spec.Tree](builder{f: c.f})

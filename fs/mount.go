@@ -47,11 +47,11 @@ type Mounted struct {
 // fileSystem is what answers behind a mount.
 type fileSystem interface {
 	fuse.RawFileSystem
-	requestWaits() *waits   // requests that may have to be ended
-	shutdown()              // fails every request that waits, now and later
-	resume()                // takes a shutdown back, unless letGo was called
-	letGo()                 // the kernel has ended the connection
-	finish()                // after letGo and the last request: waits for all goroutines
+	requestWaits() *waits // requests that may have to be ended
+	shutdown()            // fails every request that waits, now and later
+	resume()              // takes a shutdown back, unless letGo was called
+	letGo()               // the kernel has ended the connection
+	finish()              // after letGo and the last request: waits for all goroutines
 	panicked(any) fuse.Status
 	figures() Stats
 }

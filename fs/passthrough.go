@@ -58,18 +58,29 @@ func (p *passthrough) register(t *tree, n *node) int32 {
 		p.log.Warn("body has not the file's length", "path", n.path(), "cid", n.cid, "err", err)
 		return 0
 	}
-	id, errno := p.backer.RegisterBackingFd(&fuse.BackingMap{Fd: int32(body.Fd())})
+	id := p.offer(int(body.Fd()), n.cid.String())
+	if id != 0 {
+		t.stats.passthrough.Add(1)
+	}
+	return id
+}
+
+// offer gives the kernel a file to read and write by itself and returns its number, 0 if the kernel does not take it.
+func (p *passthrough) offer(fd int, name string) int32 {
+	if !p.on.Load() {
+		return 0
+	}
+	id, errno := p.backer.RegisterBackingFd(&fuse.BackingMap{Fd: int32(fd)})
 	switch {
 	case errno == syscall.ENOMEM || errno == syscall.ENOSPC || errno == syscall.EINTR:
-		p.log.Debug("the kernel has no room for a body now", "cid", n.cid, "errno", errno.Error())
+		p.log.Debug("the kernel has no room for a file now", "file", name, "errno", errno.Error())
 		return 0
 	case errno != 0:
 		if p.on.CompareAndSwap(true, false) {
-			p.log.Warn("passthrough is off from now: the kernel refused a file", "cid", n.cid, "errno", errno.Error())
+			p.log.Warn("passthrough is off from now: the kernel refused a file", "file", name, "errno", errno.Error())
 		}
 		return 0
 	}
-	t.stats.passthrough.Add(1)
 	return id
 }
 

@@ -1,0 +1,345 @@
+package fs
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/ipfs/go-cid"
+)
+
+// uploadSpec is the upload directory that a child serves.
+type uploadSpec struct {
+	Staging       string // default: a new directory
+	Records       string // a file that keeps the fake's records over restarts
+	Quota         int64
+	TempWait      time.Duration
+	TempNames     []string
+	Timeout       time.Duration
+	NoPassthrough bool
+	AllowOther    bool
+}
+
+// fakeUploads is an Uploads that keeps records in a file, as a journal does, and everything it is told in memory.
+type fakeUploads struct {
+	// mu guards what follows.
+	mu      sync.Mutex
+	records map[FileID]Version
+	journal *os.File
+	closed  []File
+	opened  []File
+	changes []Change
+	found   []File
+	scanned int
+	refuse  bool // Closed fails
+	block   bool // Opened fails
+	status  map[FileID]Status
+}
+
+type record struct {
+	ID      FileID
+	Version Version
+}
+
+func newFakeUploads(path string) *fakeUploads {
+	u := &fakeUploads{records: make(map[FileID]Version), status: make(map[FileID]Status)}
+	if path == "" {
+		return u
+	}
+	u.journal = must(os.OpenFile(path, os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600))
+	lines := json.NewDecoder(u.journal)
+	for {
+		var r record
+		if lines.Decode(&r) != nil {
+			return u
+		}
+		u.records[r.ID] = r.Version
+	}
+}
+
+func (u *fakeUploads) recordLocked(f File) {
+	u.records[f.ID] = f.Version
+	if u.journal != nil {
+		u.journal.Write(append(must(json.Marshal(record{f.ID, f.Version})), '\n'))
+	}
+}
+
+func (u *fakeUploads) Closed(_ context.Context, f File) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.refuse {
+		return errors.New("the journal is full")
+	}
+	u.closed = append(u.closed, f)
+	u.recordLocked(f)
+	return nil
+}
+
+func (u *fakeUploads) Opened(_ context.Context, f File) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.block {
+		return errors.New("no copy can be made")
+	}
+	u.opened = append(u.opened, f)
+	return nil
+}
+
+func (u *fakeUploads) Recorded(_ context.Context, f File) (Version, bool, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.found = append(u.found, f)
+	v, ok := u.records[f.ID]
+	return v, ok, nil
+}
+
+func (u *fakeUploads) Scanned(context.Context) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.scanned++
+	return nil
+}
+
+func (u *fakeUploads) Changed(_ context.Context, c Change) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.changes = append(u.changes, c)
+	if _, known := u.records[c.File.ID]; known && c.File.Version != (Version{}) {
+		u.recordLocked(c.File)
+	}
+}
+
+func (u *fakeUploads) Status(_ context.Context, id FileID) (Status, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if s, ok := u.status[id]; ok {
+		return s, nil
+	}
+	if _, ok := u.records[id]; !ok {
+		return Status{}, ErrNotFound
+	}
+	return Status{State: "uploading", Progress: "0/1"}, nil
+}
+
+func (u *fakeUploads) Directory(_ context.Context, path string) (cid.Cid, error) {
+	return fakeCID("directory " + path), nil
+}
+
+func (u *fakeUploads) Manifest(context.Context) (cid.Cid, error) { return fakeCID("manifest"), nil }
+
+func fakeCID(text string) cid.Cid {
+	return must(cid.V1Builder{Codec: cid.Raw, MhType: 0x12, MhLength: -1}.Sum([]byte(text)))
+}
+
+// uploadChild is a child that serves an upload directory.
+type uploadChild struct {
+	spec   childSpec
+	blocks *fake
+	told   *fakeUploads
+	up     *Upload
+	leases map[string]*Lease
+}
+
+func uploadChildMain(spec childSpec) int {
+	syscall.Umask(0o077) // must not show in what is made
+	u := spec.Upload
+	c := &uploadChild{spec: spec, blocks: newFake(), told: newFakeUploads(u.Records), leases: make(map[string]*Lease)}
+	var err error
+	c.up, err = MountUpload(context.Background(), spec.Dir, UploadConfig{
+		Staging: u.Staging, Uploads: c.told, Blocks: c.blocks, QuotaBytes: u.Quota, TempWait: u.TempWait, Timeout: u.Timeout,
+		TempNames: u.TempNames, NoPassthrough: u.NoPassthrough, AllowOther: u.AllowOther,
+		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	})
+	if err != nil {
+		fmt.Println("error", strings.ReplaceAll(err.Error(), "\n", " / "))
+		return 1
+	}
+	fmt.Println("mounted", fakeCID("root"))
+	in := bufio.NewScanner(os.Stdin)
+	for in.Scan() {
+		words := strings.Fields(in.Text())
+		fmt.Println(c.do(words[0], words[1:]))
+	}
+	return 0
+}
+
+func (c *uploadChild) do(verb string, args []string) any {
+	switch verb {
+	case "told":
+		c.told.mu.Lock()
+		defer c.told.mu.Unlock()
+		return string(must(json.Marshal(told{c.told.closed, c.told.opened, c.told.found, c.told.changes, c.told.scanned})))
+	case "clear":
+		c.told.mu.Lock()
+		defer c.told.mu.Unlock()
+		c.told.closed, c.told.opened, c.told.found, c.told.changes = nil, nil, nil, nil
+	case "settle":
+		return okOr(c.up.Settle(context.Background()))
+	case "evict":
+		return okOr(c.evict(args[0]))
+	case "lease":
+		return okOr(c.lease(args[0], must(time.ParseDuration(args[1]))))
+	case "check":
+		return okOr(c.leases[args[0]].Check())
+	case "unlease":
+		return okOr(c.leases[args[0]].Close())
+	case "broken":
+		select {
+		case <-c.leases[args[0]].Broken():
+			return true
+		default:
+			return false
+		}
+	case "staged":
+		used, _ := c.up.Staged()
+		return used
+	case "refuse", "block":
+		c.told.mu.Lock()
+		defer c.told.mu.Unlock()
+		c.told.refuse, c.told.block = verb == "refuse" && args[0] == "on", verb == "block" && args[0] == "on"
+	case "uploaded":
+		f := c.lastClosed(args[0])
+		c.told.mu.Lock()
+		defer c.told.mu.Unlock()
+		c.told.status[f.ID] = Status{CID: fakeCID(args[0]), State: "failed", Progress: "3/4", Err: "nobody has room"}
+	case "loseall":
+		c.blocks.loseAll()
+	case "find":
+		c.blocks.find()
+	case "stats":
+		return string(must(json.Marshal(c.up.Stats())))
+	case "goroutines":
+		return runtime.NumGoroutine()
+	case "wait":
+		c.up.Wait()
+	case "unmount":
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		return okOr(c.up.Unmount(ctx))
+	default:
+		return "what is " + verb
+	}
+	return "ok"
+}
+
+func okOr(err error) any {
+	if err != nil {
+		return strings.ReplaceAll(err.Error(), "\n", " / ")
+	}
+	return "ok"
+}
+
+// lastClosed is the file reported last under a path.
+func (c *uploadChild) lastClosed(path string) (last File) {
+	c.told.mu.Lock()
+	defer c.told.mu.Unlock()
+	for _, f := range c.told.closed {
+		if f.Path == path {
+			last = f
+		}
+	}
+	last.Version = c.told.records[last.ID]
+	return last
+}
+
+// evict uploads a file into the fake's blocks and evicts it.
+func (c *uploadChild) evict(path string) error {
+	data, err := os.ReadFile(filepath.Join(c.spec.Upload.Staging, path))
+	if err != nil {
+		return err
+	}
+	n := builder{f: c.blocks}.file(data)
+	return c.up.Evict(context.Background(), c.lastClosed(path), n.Cid())
+}
+
+func (c *uploadChild) lease(path string, patience time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	l, err := c.up.Lease(ctx, c.lastClosed(path).ID, path)
+	if err == nil {
+		c.leases[path] = l
+	}
+	return err
+}
+
+// told is everything that a child's Uploads heard.
+type told struct {
+	Closed, Opened, Found []File
+	Changes               []Change
+	Scanned               int
+}
+
+// of gives the paths of the files.
+func paths(files []File) (list []string) {
+	for _, f := range files {
+		list = append(list, f.Path)
+	}
+	return list
+}
+
+// uploaded is a child with an upload directory, as its parent sees it.
+type uploaded struct {
+	*served
+	spec uploadSpec
+}
+
+// mountUpload starts a child that serves an upload directory.
+func mountUpload(tb testing.TB, spec uploadSpec) *uploaded {
+	tb.Helper()
+	if spec.Staging == "" {
+		spec.Staging = tb.TempDir()
+	}
+	if spec.Timeout == 0 {
+		spec.Timeout = 10 * time.Second
+	}
+	return &uploaded{served: mountChild(tb, childSpec{Upload: &spec}), spec: spec}
+}
+
+// again starts another child over the same staging directory.
+func (u *uploaded) again() *uploaded {
+	u.tb.Helper()
+	return &uploaded{served: mountChild(u.tb, childSpec{Dir: u.dir, Upload: &u.spec}), spec: u.spec}
+}
+
+// kill ends the child as kill -9 does.
+func (u *uploaded) kill() {
+	u.cmd.Process.Kill()
+	u.cmd.Wait()
+}
+
+func (u *uploaded) told() (t told) {
+	u.tb.Helper()
+	if err := json.Unmarshal([]byte(u.tell("told")), &t); err != nil {
+		u.tb.Fatal(err)
+	}
+	return t
+}
+
+// settledTold is what was told once every closed file was reported.
+func (u *uploaded) settledTold() told {
+	u.tb.Helper()
+	u.ok("settle")
+	return u.told()
+}
+
+// ok gives a command that must succeed.
+func (u *uploaded) ok(words ...string) {
+	u.tb.Helper()
+	if answer := u.tell(words...); answer != "ok" {
+		u.tb.Fatalf("%v: %s", words, answer)
+	}
+}
+
+// staged is a path in the staging directory.
+func (u *uploaded) staged(path string) string { return filepath.Join(u.spec.Staging, path) }

@@ -1,0 +1,192 @@
+package fs
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// firstRetry is when a refused lease is asked for again: the kernel may just not have dropped the last
+	// descriptor yet. Then it is a mapping, which lives for long, or short.
+	firstRetry = 2 * time.Millisecond
+	lastRetry  = 500 * time.Millisecond
+
+	// reportRetry is when a report that failed is made again.
+	reportRetry = time.Second
+)
+
+// verdict is what came of an attempt to report a file.
+type verdict int
+
+const (
+	verdictDone   verdict = iota // reported, or nothing to report
+	verdictMapped                // somebody may still write: ask again soon
+	verdictFailed                // Uploads failed: report again later
+	verdictTemp                  // the name waits for its rename
+)
+
+// settle reports a file if it is complete and has changed, or sees to it that this happens later.
+func (t *uploadTree) settle(n *staged) {
+	n.settling.Lock()
+	defer n.settling.Unlock()
+	v, err := t.tryReport(n)
+	if err != nil {
+		t.report("report", n, err)
+	}
+	switch v {
+	case verdictDone:
+		t.lookedAt(n)
+	case verdictMapped:
+		t.lookLater(n, firstRetry, lastRetry, false)
+	case verdictFailed:
+		t.lookLater(n, reportRetry, reportRetry, false)
+	case verdictTemp:
+		n.mu.Lock()
+		wait := time.Until(n.tempUntil)
+		n.mu.Unlock()
+		t.lookLater(n, wait, wait, true)
+	}
+}
+
+// tryReport reports a version if the file is complete.
+func (t *uploadTree) tryReport(n *staged) (verdict, error) {
+	if n.kind != syscall.S_IFREG {
+		return verdictDone, nil
+	}
+	f, v, err := t.completed(n)
+	if f == nil || err != nil {
+		return v, err
+	}
+	ctx := t.serving.Load().Context
+	if err := t.cfg.Uploads.Closed(ctx, *f); err != nil {
+		return verdictFailed, fmt.Errorf("tell that %s is complete: %w", f.Path, err)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.writers == 0 {
+		n.before, n.unstated, n.racy = f.Version, false, false
+	}
+	return verdictDone, nil
+}
+
+// completed gives the version to report, nil if there is none now.
+func (t *uploadTree) completed(n *staged) (*File, verdict, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	path, named := t.table.path(n)
+	if n.writers > 0 || n.gone || !named || t.stubLocked(n) != nil {
+		return nil, verdictDone, nil // the last writer, or a new name, brings us back
+	}
+	if t.temps.match(n.name) {
+		if n.tempUntil.IsZero() {
+			n.tempUntil = time.Now().Add(t.cfg.TempWait)
+		}
+		if time.Now().Before(n.tempUntil) {
+			return nil, verdictTemp, nil
+		}
+	}
+	f, err := t.restingLocked(n)
+	switch {
+	case errors.Is(err, ErrBusy):
+		return nil, verdictMapped, nil
+	case errors.Is(err, syscall.ESTALE), errors.Is(err, syscall.ENOENT):
+		return nil, verdictDone, nil // gone from staging
+	case err != nil:
+		return nil, verdictFailed, err
+	}
+	n.unstable.Store(false)
+	if !n.unstated && !n.racy && f.Version == n.before {
+		return nil, verdictDone, nil
+	}
+	f.Path = path
+	return &f, verdictDone, nil
+}
+
+// restingLocked gives the version of a file that nobody can be writing; otherwise the error is ErrBusy.
+func (t *uploadTree) restingLocked(n *staged) (File, error) {
+	if _, err := t.idLocked(n, true); err != nil {
+		return File{}, err
+	}
+	fd, err := t.table.reopen(n, unix.O_RDONLY|unix.O_NONBLOCK)
+	if err != nil {
+		return File{}, err
+	}
+	defer unix.Close(fd)
+	if err := takeLease(fd, unix.F_RDLCK); err != nil {
+		return File{}, err
+	}
+	if err := t.measureLocked(n); err != nil {
+		return File{}, err
+	}
+	return t.fileLocked(n)
+}
+
+// fileLocked is the file as it is now.
+func (t *uploadTree) fileLocked(n *staged) (File, error) {
+	id, err := t.idLocked(n, true)
+	if err != nil {
+		return File{}, err
+	}
+	var st unix.Statx_t
+	if err := t.table.stat(n, &st); err != nil {
+		return File{}, err
+	}
+	path, _ := t.table.path(n)
+	return File{ID: id, Path: path, Version: versionOf(&st)}, nil
+}
+
+// unchangedFile is the file for a Change that leaves its bytes alone; without a version while that is not sure.
+func (t *uploadTree) unchangedFile(n *staged) File {
+	if n.kind != syscall.S_IFREG {
+		return File{}
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return t.unchangedLocked(n)
+}
+
+func (t *uploadTree) unchangedLocked(n *staged) File {
+	f, err := t.fileLocked(n)
+	if err != nil {
+		return File{ID: n.fileID}
+	}
+	if n.writers > 0 || n.unstated || n.unstable.Load() {
+		f.Version = Version{}
+	} else {
+		n.before = f.Version
+	}
+	return f
+}
+
+// recordLocked tells that the file has other times but the same bytes.
+func (t *uploadTree) recordLocked(n *staged) {
+	if f := t.unchangedLocked(n); f.Version != (Version{}) {
+		t.changed(Change{Kind: Altered, Path: f.Path, File: f})
+	}
+}
+
+// measureLocked counts what n takes on the disk now.
+func (t *uploadTree) measureLocked(n *staged) error {
+	var st unix.Statx_t
+	if err := t.table.stat(n, &st); err != nil {
+		return err
+	}
+	t.chargeLocked(n, &st)
+	return nil
+}
+
+// chargeLocked counts blocks. What was there before the first look was counted at the start.
+func (t *uploadTree) chargeLocked(n *staged, st *unix.Statx_t) {
+	now := int64(st.Blocks) * 512
+	if !n.counted {
+		n.counted, n.charged = true, now
+	}
+	if now != n.charged {
+		t.quota.settle(0, now-n.charged)
+		n.charged = now
+	}
+}

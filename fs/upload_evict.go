@@ -1,0 +1,78 @@
+package fs
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/ipfs/go-cid"
+	"golang.org/x/sys/unix"
+)
+
+// evict replaces the bytes of a file by a stub, if nobody has it open or mapped and it still is the version given.
+func (t *uploadTree) evict(ctx context.Context, f File, c cid.Cid) error {
+	if !c.Defined() {
+		return fmt.Errorf("evict %s: no CID", f.Path)
+	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("evict %s: %w", f.Path, err)
+	}
+	n, err := t.findFile(f.ID, f.Path)
+	if err != nil {
+		return fmt.Errorf("evict: %w", err)
+	}
+	defer t.table.release(n)
+	if err := t.evictInode(n, f, c); err != nil {
+		return fmt.Errorf("evict %s: %w", f.Path, err)
+	}
+	return nil
+}
+
+func (t *uploadTree) evictInode(n *staged, f File, c cid.Cid) error {
+	n.settling.Lock() // no report comes between
+	defer n.settling.Unlock()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if t.stubLocked(n) != nil {
+		return ErrEvicted
+	}
+	if n.opens > 0 || n.writers > 0 {
+		return fmt.Errorf("%w: it is open", ErrBusy)
+	}
+	fd, err := t.table.reopen(n, unix.O_RDWR|unix.O_NONBLOCK)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := takeLease(fd, unix.F_WRLCK); err != nil { // excludes readers and mappings past us
+		return err
+	}
+	var st unix.Statx_t
+	if err := statFd(fd, &st); err != nil {
+		return err
+	}
+	if v := versionOf(&st); v != f.Version || n.unstated {
+		return fmt.Errorf("%w: it is %+v, not %+v", ErrChanged, v, f.Version)
+	}
+	return t.makeStubLocked(n, fd, &stub{cid: c, bytes: int64(st.Size), mtime: nanos(st.Mtime)})
+}
+
+// makeStubLocked marks the inode, makes that durable, and only then takes the bytes away.
+func (t *uploadTree) makeStubLocked(n *staged, fd int, s *stub) error {
+	if err := t.measureLocked(n); err != nil {
+		return err
+	}
+	if err := unix.Fsetxattr(fd, xattrStub, s.encode(), 0); err != nil {
+		return staging(err)
+	}
+	if err := unix.Fsync(fd); err != nil {
+		unix.Fremovexattr(fd, xattrStub)
+		return staging(err)
+	}
+	n.stub.Store(s)
+	if err := t.hollow(n, fd, s); err != nil {
+		return err // it is a stub all the same; the bytes go at the next start
+	}
+	t.retract(n)
+	t.recordLocked(n)
+	return t.measureLocked(n)
+}

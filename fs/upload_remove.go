@@ -1,0 +1,199 @@
+package fs
+
+import (
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// doomed is a name about to go away, and what it is a name of.
+type doomed struct {
+	n    *staged // held, its descriptor in use
+	path string
+	last bool
+	id   FileID
+}
+
+// doom looks at a name before it is taken away. Whoever has the inode open goes on using it, so its descriptor is kept.
+func (t *uploadTree) doom(parent *staged, name string) (*doomed, error) {
+	var st unix.Statx_t
+	n, err := t.table.child(parent, name, &st)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := t.table.use(n); err != nil {
+		t.table.release(n)
+		return nil, err
+	}
+	d := &doomed{n: n, last: st.Nlink == 1}
+	if dir, ok := t.table.path(parent); ok {
+		d.path = joinPath(dir, name)
+	}
+	if n.kind == syscall.S_IFREG {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		d.id, _ = t.idLocked(n, false)
+		t.measureLocked(n)
+	}
+	return d, nil
+}
+
+// free ends the look.
+func (t *uploadTree) free(d *doomed) {
+	if d != nil {
+		t.table.done(d.n)
+		t.table.release(d.n)
+	}
+}
+
+// removed notes that the name is gone.
+func (t *uploadTree) removed(d *doomed, parent *staged, name string) {
+	t.table.renamed(d.n, parent, name, nil, "")
+	if !d.last || d.n.kind != syscall.S_IFREG {
+		return
+	}
+	d.n.mu.Lock()
+	defer d.n.mu.Unlock()
+	d.n.gone = true
+	t.lookedAt(d.n)
+}
+
+// Unlink takes a file's name away.
+func (t *uploadTree) Unlink(_ <-chan struct{}, header *fuse.InHeader, name string) fuse.Status {
+	return t.at("unlink", header.NodeId, name, func(parent *staged, dir int) error {
+		return t.remove(parent, dir, name, 0)
+	})
+}
+
+// Rmdir removes an empty directory.
+func (t *uploadTree) Rmdir(_ <-chan struct{}, header *fuse.InHeader, name string) fuse.Status {
+	return t.at("remove directory", header.NodeId, name, func(parent *staged, dir int) error {
+		return t.remove(parent, dir, name, unix.AT_REMOVEDIR)
+	})
+}
+
+func (t *uploadTree) remove(parent *staged, dir int, name string, flags int) error {
+	d, err := t.doom(parent, name)
+	if err != nil {
+		return err
+	}
+	defer t.free(d)
+	if err := unix.Unlinkat(dir, name, flags); err != nil {
+		return staging(err)
+	}
+	t.removed(d, parent, name)
+	c := Change{Kind: Removed, Path: d.path, Dir: flags != 0, Last: d.last || flags != 0, File: File{ID: d.id, Path: d.path}}
+	if !c.Last {
+		c.File = t.unchangedFile(d.n)
+	}
+	if d.path != "" {
+		t.changed(c)
+	}
+	return nil
+}
+
+// Rename moves a name, over another, in exchange with it, or only where there is none, as the flags say.
+func (t *uploadTree) Rename(_ <-chan struct{}, in *fuse.RenameIn, oldName, newName string) fuse.Status {
+	flags := in.Flags
+	if in.Opcode != opRename2 {
+		flags = 0
+	}
+	if flags&^(unix.RENAME_NOREPLACE|unix.RENAME_EXCHANGE) != 0 {
+		return fuse.EINVAL
+	}
+	to := t.table.get(in.Newdir)
+	if to == nil {
+		return fuse.Status(syscall.ESTALE)
+	}
+	defer t.table.release(to)
+	return t.at("rename", in.NodeId, oldName, func(from *staged, fromDir int) error {
+		if err := checkName(newName); err != nil {
+			return err
+		}
+		toDir, err := t.table.use(to)
+		if err != nil {
+			return err
+		}
+		defer t.table.done(to)
+		m := move{from: from, to: to, oldName: oldName, newName: newName, flags: uint(flags)}
+		return t.move(&m, fromDir, toDir)
+	})
+}
+
+// move is one rename.
+type move struct {
+	from, to         *staged
+	oldName, newName string
+	flags            uint
+	source, target   *doomed // target may be nil
+}
+
+func (t *uploadTree) move(m *move, fromDir, toDir int) (err error) {
+	if m.source, err = t.doom(m.from, m.oldName); err != nil {
+		return err
+	}
+	defer t.free(m.source)
+	m.target, err = t.doom(m.to, m.newName)
+	if err != nil && toErrnoOnly(err) != syscall.ENOENT {
+		return err
+	}
+	defer func() { t.free(m.target) }()
+	if err := unix.Renameat2(fromDir, m.oldName, toDir, m.newName, m.flags); err != nil {
+		return staging(err)
+	}
+	if m.target != nil && m.target.n == m.source.n {
+		return nil // two names of one file: nothing happens
+	}
+	t.moved(m)
+	return nil
+}
+
+func toErrnoOnly(err error) syscall.Errno {
+	errno, _ := toErrno(err)
+	return errno
+}
+
+// moved notes a rename and tells of it. What went under a temporary name may be complete by its new one.
+func (t *uploadTree) moved(m *move) {
+	source, target := m.source, m.target
+	toPath := m.newName
+	if dir, ok := t.table.path(m.to); ok {
+		toPath = joinPath(dir, m.newName)
+	}
+	c := Change{Kind: Renamed, Path: source.path, To: toPath, Dir: source.n.kind == syscall.S_IFDIR}
+	switch {
+	case m.flags&unix.RENAME_EXCHANGE != 0:
+		c.Kind = Swapped
+		t.table.renamed(source.n, m.from, m.oldName, m.to, m.newName)
+		t.table.renamed(target.n, m.to, m.newName, m.from, m.oldName)
+	default:
+		if target != nil {
+			t.removed(target, m.to, m.newName)
+			if target.last {
+				c.Replaced = target.id
+			}
+		}
+		t.table.renamed(source.n, m.from, m.oldName, m.to, m.newName)
+	}
+	c.File = t.unchangedFile(source.n)
+	t.changed(c)
+	t.renamedFile(source.n, m.oldName)
+	if c.Kind == Swapped {
+		t.renamedFile(target.n, m.newName)
+	}
+}
+
+// renamedFile reports a file whose old name was one that waits for its rename.
+func (t *uploadTree) renamedFile(n *staged, oldName string) {
+	if n.kind != syscall.S_IFREG || !t.temps.match(oldName) {
+		return
+	}
+	n.mu.Lock()
+	n.tempUntil = zeroTime
+	if n.writers == 0 {
+		n.unstated = true
+	}
+	n.mu.Unlock()
+	t.settle(n)
+}
