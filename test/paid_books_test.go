@@ -24,7 +24,7 @@ func newTrade(t *testing.T) *trade {
 	s := swarm.New(t)
 	d := &trade{T: t, Swarm: s}
 	d.seller = s.Start("seller", "--price", itoa(tradePrice), "--credit", "2MiB", "--peer-upload-rate", "24MiB")
-	d.buyer = s.Start("buyer", "--max-price", itoa(tradePrice), "--budget", "1000000", "--deposit", "20000")
+	d.buyer = s.Start("buyer", "--max-price", itoa(tradePrice), "--budget", "1000000", "--deposit", itoa(tradeDeposit))
 	d.buyer.Connect(d.seller)
 	return d
 }
