@@ -23,9 +23,9 @@ func (e *Exchange) FetchPlain(ctx context.Context, w Want, missing func()) (bloc
 }
 
 // Probe returns nil when a peer says that it has the block, and an error when nobody has said so before ctx ended. The
-// block is not fetched.
-func (e *Exchange) Probe(ctx context.Context, w Want) error {
-	_, err := e.fetch(ctx, wantEvent{want: w, probe: true}, nil)
+// block is not fetched. missing is as that of FetchPlain.
+func (e *Exchange) Probe(ctx context.Context, w Want, missing func()) error {
+	_, err := e.fetch(ctx, wantEvent{want: w, probe: true}, missing)
 	if errors.Is(err, errProbed) {
 		return nil
 	}

@@ -32,12 +32,15 @@ func (l *late) ring(m *machine) {
 
 // enter counts what an intent asks for beside the block.
 func (m *machine) enter(w *want, e wantEvent) {
+	if e.missing {
+		w.watchers = append(w.watchers, e.intent)
+		if w.lacked && w.state == wantSeeking {
+			m.out.lacking = append(m.out.lacking, e.intent)
+		}
+	}
 	if e.probe {
 		w.probes = append(w.probes, e.intent)
 		return
-	}
-	if e.missing {
-		w.watchers = append(w.watchers, e.intent)
 	}
 	if e.rescue && w.late == nil {
 		w.late = &late{want: w}
@@ -51,6 +54,7 @@ func (m *machine) enter(w *want, e wantEvent) {
 
 // lacks notes that nobody is known who has a block.
 func (m *machine) lacks(w *want) {
+	w.lacked = true
 	if len(w.watchers) > 0 {
 		m.out.lacking = append(m.out.lacking, w.watchers...)
 	}

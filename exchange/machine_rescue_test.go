@@ -115,6 +115,31 @@ func TestSlowBlocksAreRescuedToo(t *testing.T) {
 	checkMachine(t, m)
 }
 
+// TestLateWatchersAreToldAtOnce: who comes while a block that nobody has is sought hears of that as those before did,
+// and so does a probe; not when a peer has said to have it since.
+func TestLateWatchersAreToldAtOnce(t *testing.T) {
+	m := onePeer(t)
+	b := leaf(1, 1000)
+	m.Step(wantEvent{intent: 1, want: Want{CID: b.Cid()}, rescue: true})
+	m.Step(wantEvent{intent: 2, want: Want{CID: b.Cid()}, missing: true})
+	if r := m.Ready(); len(r.lacking) != 0 {
+		t.Fatal("lacking before anybody was asked")
+	}
+	dontHave(m, "p", b)
+	m.Ready()
+	m.Step(wantEvent{intent: 3, want: Want{CID: b.Cid()}, missing: true})
+	m.Step(wantEvent{intent: 4, want: Want{CID: b.Cid()}, missing: true, probe: true})
+	if r := m.Ready(); len(r.lacking) != 2 || r.lacking[0] != 3 || r.lacking[1] != 4 {
+		t.Errorf("lacking %v", r.lacking)
+	}
+	m.Step(receivedEvent{"p", Incoming{Presences: []Presence{{CID: b.Cid(), Have: true}}}})
+	m.Step(wantEvent{intent: 5, want: Want{CID: b.Cid()}, missing: true})
+	if r := m.Ready(); len(r.lacking) != 0 || len(r.resolved) != 1 || r.resolved[0].intents[0] != 4 {
+		t.Errorf("lacking %v, resolved %v", r.lacking, r.resolved)
+	}
+	checkMachine(t, m)
+}
+
 // TestProbesFetchNothing: who only wants to know whether somebody has a block gets no block.
 func TestProbesFetchNothing(t *testing.T) {
 	m := onePeer(t)

@@ -61,6 +61,7 @@ type want struct {
 
 	probes   []intentID // of intents that ask no more than whether somebody has it
 	watchers []intentID // that are told when nobody is known to have it
+	lacked   bool       // they were, once: those that come later are told at once while it is sought
 	late     *late      // nil: nobody wants it rescued
 	rescuing bool
 

@@ -49,8 +49,11 @@ type Config struct {
 	Ask func(ctx context.Context, dataset cid.Cid) ([]cid.Cid, error)
 
 	Bytes     int64         // of stripes in memory, all together; default 64 MiB
+	Stripe    int64         // bytes of the largest stripe, which is rebuilt alone where it is above Bytes; default 192 MiB
 	MoreAfter time.Duration // without a shard, after which one more is asked for; default 400 ms
-	AskEvery  time.Duration // between two askings for one dataset; default 30 s
+	NextAfter time.Duration // without a block, after which another manifest is tried beside; default 1 s
+	GiveUp    time.Duration // after which too few shards being known of is final; default 2 s
+	AskEvery  time.Duration // between two askings for one dataset; default 10 s
 	Open      int           // manifests kept open; default 64
 	Logger    *slog.Logger  // default: nothing is logged
 }
@@ -67,8 +70,10 @@ type Recovery struct {
 	closed    bool
 	flights   map[flightKey]*flight
 	manifests map[cid.Cid]*opened
-	forged    map[cid.Cid]struct{} // manifests that lied; bounded as Open is
-	asked     map[cid.Cid]time.Time
+	forged    map[cid.Cid]struct{}  // manifests that lied; bounded as Open is
+	asked     map[cid.Cid]time.Time // datasets that peers were asked about
+	told      map[cid.Cid][]cid.Cid // what they said, of those
+	helped    map[cid.Cid]cid.Cid   // the manifest that helped last, by dataset
 }
 
 // New makes a Recovery.
@@ -77,16 +82,21 @@ func New(cfg Config) (*Recovery, error) {
 		return nil, errors.New("recovery: engine, store and register are needed")
 	}
 	cfg.Bytes = cmp.Or(cfg.Bytes, 64<<20)
+	cfg.Stripe = max(cfg.Bytes, cmp.Or(cfg.Stripe, 192<<20))
 	cfg.MoreAfter = cmp.Or(cfg.MoreAfter, 400*time.Millisecond)
-	cfg.AskEvery = cmp.Or(cfg.AskEvery, 30*time.Second)
+	cfg.NextAfter = cmp.Or(cfg.NextAfter, time.Second)
+	cfg.GiveUp = cmp.Or(cfg.GiveUp, 2*time.Second)
+	cfg.AskEvery = cmp.Or(cfg.AskEvery, 10*time.Second)
 	cfg.Open = cmp.Or(cfg.Open, 64)
 	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
 	return &Recovery{cfg: cfg, log: cfg.Logger, memory: semaphore.NewWeighted(cfg.Bytes), flights: make(map[flightKey]*flight),
-		manifests: make(map[cid.Cid]*opened), forged: make(map[cid.Cid]struct{}), asked: make(map[cid.Cid]time.Time)}, nil
+		manifests: make(map[cid.Cid]*opened), forged: make(map[cid.Cid]struct{}), asked: make(map[cid.Cid]time.Time),
+		told: make(map[cid.Cid][]cid.Cid), helped: make(map[cid.Cid]cid.Cid)}, nil
 }
 
 // Rescue rebuilds a block from any manifest that is known for its dataset. The error wraps [ErrNoManifest] where
-// none is, or why the last one did not help. It waits for shards as long as ctx lasts.
+// none is, [erasure.ErrTooFew] where nobody is known to have enough shards, or why else one did not help. It waits
+// for shards that somebody has as long as ctx lasts.
 func (r *Recovery) Rescue(ctx context.Context, w exchange.Want) (blocks.Block, error) {
 	r.counts.rescues.Add(1)
 	b, err := r.rescue(ctx, w)
@@ -98,32 +108,14 @@ func (r *Recovery) Rescue(ctx context.Context, w exchange.Want) (blocks.Block, e
 	return b, nil
 }
 
-func (r *Recovery) rescue(ctx context.Context, w exchange.Want) (blocks.Block, error) {
-	known, err := r.known(ctx, w)
-	if err != nil {
-		return nil, err
-	}
-	var failed error = ErrNoManifest
-	for _, c := range known {
-		b, err := r.by(ctx, c, w)
-		if err == nil {
-			return b, nil
-		}
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
-		if !errors.Is(err, erasure.ErrNotFound) {
-			failed = err
-		}
-	}
-	return nil, failed
-}
-
 // by rebuilds a block with the help of one manifest.
-func (r *Recovery) by(ctx context.Context, c cid.Cid, w exchange.Want) (blocks.Block, error) {
+func (r *Recovery) by(ctx context.Context, c, root cid.Cid, w exchange.Want) (blocks.Block, error) {
 	m, err := r.open(ctx, c)
 	if err != nil {
 		return nil, err
+	}
+	if !m.Root().Equals(root) {
+		return nil, fmt.Errorf("manifest %s is for another dataset: %w", c, erasure.ErrNotFound)
 	}
 	found, err := m.Find(ctx, w.CID)
 	if err != nil {
@@ -141,69 +133,8 @@ func (r *Recovery) by(ctx context.Context, c cid.Cid, w exchange.Want) (blocks.B
 		r.distrust(c, err)
 		return nil, err
 	}
+	r.trust(ctx, m)
 	return b, nil
-}
-
-// known lists the manifests of a want's dataset. Peers are asked where none is known, and once in a while.
-func (r *Recovery) known(ctx context.Context, w exchange.Want) ([]cid.Cid, error) {
-	root := w.Dataset
-	if !root.Defined() {
-		root = w.CID
-	}
-	known, err := r.cfg.Register.Of(ctx, root)
-	if err != nil {
-		return nil, err
-	}
-	known = r.trusted(known)
-	if len(known) > 0 || r.cfg.Ask == nil || !r.mayAsk(root) {
-		return known, nil
-	}
-	told, err := r.cfg.Ask(ctx, root)
-	if err != nil {
-		return nil, err
-	}
-	var checked []cid.Cid
-	for _, c := range r.trusted(told) {
-		m, err := r.open(ctx, c)
-		if err != nil || !m.Root().Equals(root) {
-			continue // it is of no use, and not kept
-		}
-		if err := r.cfg.Register.Add(ctx, root, c); err != nil {
-			return nil, err
-		}
-		checked = append(checked, c)
-	}
-	return checked, nil
-}
-
-// mayAsk says whether it is time to ask peers about a dataset, and that it is done.
-func (r *Recovery) mayAsk(root cid.Cid) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	now := time.Now()
-	if last, ok := r.asked[root]; ok && now.Sub(last) < r.cfg.AskEvery {
-		return false
-	}
-	if len(r.asked) >= 1024 {
-		for c, at := range r.asked {
-			if now.Sub(at) >= r.cfg.AskEvery || len(r.asked) >= 2048 {
-				delete(r.asked, c)
-			}
-		}
-	}
-	r.asked[root] = now
-	return true
-}
-
-func (r *Recovery) trusted(list []cid.Cid) (out []cid.Cid) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, c := range list {
-		if _, lied := r.forged[c]; !lied {
-			out = append(out, c)
-		}
-	}
-	return out
 }
 
 // distrust notes that a manifest has lied.
@@ -218,6 +149,23 @@ func (r *Recovery) distrust(c cid.Cid, why error) {
 	}
 	r.forged[c] = struct{}{}
 	delete(r.manifests, c)
+}
+
+// trust notes that a manifest has helped. One that peers told of is remembered from then on.
+func (r *Recovery) trust(ctx context.Context, m *erasure.Manifest) {
+	r.mu.Lock()
+	again := r.helped[m.Root()].Equals(m.CID())
+	if !again && len(r.helped) >= maxAsked {
+		clear(r.helped)
+	}
+	r.helped[m.Root()] = m.CID()
+	r.mu.Unlock()
+	if again {
+		return
+	}
+	if err := r.cfg.Register.Add(ctx, m.Root(), m.CID()); err != nil && ctx.Err() == nil {
+		r.log.Warn("a manifest is not remembered", "manifest", m.CID(), "err", err)
+	}
 }
 
 // Close waits for what is under way, whose callers have to end it, and refuses more.

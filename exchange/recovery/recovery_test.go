@@ -293,15 +293,20 @@ func TestRescueEndsWithItsReaders(t *testing.T) {
 		w.lose(w.data[0].Cid(), w.data[1].Cid(), w.data[2].Cid())
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		defer cancel()
-		if _, err := w.Rescue(ctx, w.want(0)); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := w.Rescue(ctx, w.want(0)); !errors.Is(err, erasure.ErrTooFew) || ctx.Err() != nil {
 			t.Errorf("too few shards: %v", err)
 		}
+		w.slow[w.data[3].Cid()] = time.Hour // somebody has it: there is hope as long as anybody waits
+		w.peers[w.data[1].Cid()] = w.data[1]
+		if _, err := w.Rescue(ctx, w.want(0)); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a shard that does not come: %v", err)
+		}
 		synctest.Wait()
-		if s := w.Stats(); s.Active != 0 || s.Failures != 1 {
+		if s := w.Stats(); s.Active != 0 || s.Failures != 2 {
 			t.Errorf("%+v", s)
 		}
+		clear(w.slow)
 		// What comes back is used.
-		w.peers[w.data[1].Cid()] = w.data[1]
 		if _, err := w.Rescue(t.Context(), w.want(0)); err != nil {
 			t.Error(err)
 		}
@@ -343,7 +348,7 @@ func TestForgedManifest(t *testing.T) {
 			t.Errorf("lied: %v; %d blocks were kept", lied, w.put)
 		}
 		clear(w.here)
-		if _, err := w.by(t.Context(), forged, w.want(0)); !errors.Is(err, ErrForged) {
+		if _, err := w.by(t.Context(), forged, w.root, w.want(0)); !errors.Is(err, ErrForged) {
 			t.Errorf("the forged one alone: %v", err)
 		}
 	})
@@ -395,7 +400,7 @@ func TestStripesAreBoundedInMemory(t *testing.T) {
 		}
 		readers.Wait()
 	})
-	inWorld(t, 4, 2, 4, Config{Bytes: 5000}, func(t *testing.T, w *world) {
+	inWorld(t, 4, 2, 4, Config{Bytes: 5000, Stripe: 8000}, func(t *testing.T, w *world) {
 		w.lose(w.data[0].Cid())
 		if _, err := w.Rescue(t.Context(), w.want(0)); !errors.Is(err, ErrTooLarge) {
 			t.Errorf("a stripe above the bound: %v", err)

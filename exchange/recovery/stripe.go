@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	blocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
 
 	"github.com/holdfastfs/holdfast/erasure"
@@ -93,14 +92,12 @@ func (r *Recovery) rebuild(ctx context.Context, m *erasure.Manifest, found erasu
 		return nil, err
 	}
 	n := int64(s.Width()) * int64(len(s.Data)+len(s.Parity))
-	if n > r.cfg.Bytes {
+	if n > r.cfg.Stripe {
 		return nil, fmt.Errorf("%w: %d bytes", ErrTooLarge, n)
 	}
-	if err := r.memory.Acquire(ctx, n); err != nil {
-		return nil, context.Cause(ctx)
-	}
-	defer r.memory.Release(n)
 	g := newGathering(r, m, found)
+	g.memory = min(n, r.cfg.Bytes)
+	defer g.release()
 	if err := g.run(ctx); err != nil {
 		return nil, err
 	}
@@ -143,147 +140,4 @@ func (r *Recovery) keep(ctx context.Context, data []erasure.Shard, shards, befor
 		r.log.Warn("rebuilt blocks are not kept", "blocks", len(arrivals), "err", err)
 	}
 	return nil
-}
-
-// gathering fetches as many shards of a stripe as it takes. One goroutine, that of run, uses it.
-type gathering struct {
-	r       *Recovery
-	root    cid.Cid
-	stripe  erasure.Stripe
-	all     []erasure.Shard
-	shards  [][]byte // as Reconstruct takes them
-	have    int      // shards that are here, those of no bytes included
-	need    int
-	next    []int // candidates that are not asked for yet, best first
-	flying  int
-	missing map[int]struct{} // of those flying that nobody is known to have
-	landed  []bool
-	arrived chan arrival
-	absent  chan int // a candidate that nobody seems to have; room for each once
-}
-
-type arrival struct {
-	shard int
-	block blocks.Block
-	err   error
-}
-
-func newGathering(r *Recovery, m *erasure.Manifest, found erasure.Found) *gathering {
-	all := found.Stripe.Shards()
-	return &gathering{r: r, root: m.Root(), stripe: found.Stripe, all: all, shards: make([][]byte, len(all)), need: len(found.Stripe.Data),
-		arrived: make(chan arrival, len(all)), absent: make(chan int, len(all)), missing: make(map[int]struct{}), landed: make([]bool, len(all)),
-		next: order(found)}
-}
-
-// order is that in which shards are asked for: the stripe's other blocks, then parity, and the lost block itself last.
-func order(found erasure.Found) (out []int) {
-	for i := range len(found.Stripe.Data) + len(found.Stripe.Parity) {
-		if i != found.Shard {
-			out = append(out, i)
-		}
-	}
-	return append(out, found.Shard)
-}
-
-// run returns when enough shards are here.
-func (g *gathering) run(ctx context.Context) error {
-	if err := g.local(ctx); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer func() { // fetches end with ctx: nobody is left behind
-		cancel()
-		for ; g.flying > 0; g.flying-- {
-			<-g.arrived
-		}
-	}()
-	more := time.NewTimer(g.r.cfg.MoreAfter)
-	defer more.Stop()
-	for g.have < g.need {
-		for g.have+g.flying-len(g.missing) < g.need && g.launch(ctx) {
-		}
-		select {
-		case a := <-g.arrived:
-			g.flying--
-			delete(g.missing, a.shard)
-			g.landed[a.shard] = true
-			if a.err != nil { // it can't come: another one takes its place
-				if ctx.Err() == nil {
-					g.r.log.Debug("shard not fetched", "shard", g.all[a.shard].CID, "err", a.err)
-				}
-				if g.flying == 0 && len(g.next) == 0 && g.have < g.need {
-					return fmt.Errorf("%w: %d of %d: %w", erasure.ErrTooFew, g.have, g.need, a.err)
-				}
-				continue
-			}
-			g.take(a.shard, a.block)
-			more.Reset(g.r.cfg.MoreAfter)
-		case i := <-g.absent:
-			if !g.landed[i] {
-				g.missing[i] = struct{}{}
-			}
-		case <-more.C:
-			g.launch(ctx)
-			more.Reset(g.r.cfg.MoreAfter)
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-	return nil
-}
-
-// local takes the shards that are in the store, and those that have no bytes.
-func (g *gathering) local(ctx context.Context) error {
-	var rest []int
-	for _, i := range g.next {
-		if g.all[i].Bytes == 0 {
-			g.have++
-			continue
-		}
-		if g.have >= g.need {
-			break
-		}
-		b, err := g.r.cfg.Store.Get(ctx, g.all[i].CID)
-		switch {
-		case err == nil:
-			g.take(i, b)
-		case errors.Is(err, exchange.ErrNotFound):
-			rest = append(rest, i)
-		default:
-			return err
-		}
-	}
-	g.next = rest
-	return nil
-}
-
-// take keeps a shard. One of another length than the manifest says is of no use.
-func (g *gathering) take(i int, b blocks.Block) {
-	if len(b.RawData()) == g.all[i].Bytes && g.shards[i] == nil {
-		g.shards[i] = b.RawData()
-		g.have++
-	}
-}
-
-// launch asks for the next candidate; false says that there is none.
-func (g *gathering) launch(ctx context.Context) bool {
-	if len(g.next) == 0 {
-		return false
-	}
-	i := g.next[0]
-	g.next = g.next[1:]
-	g.flying++
-	g.r.counts.shards.Add(1)
-	told := false
-	missing := func() { // from one goroutine
-		if !told {
-			told = true
-			g.absent <- i
-		}
-	}
-	g.r.work.Go(func() {
-		b, err := g.r.cfg.Engine.FetchPlain(ctx, exchange.Want{CID: g.all[i].CID, Dataset: g.root}, missing)
-		g.arrived <- arrival{i, b, err}
-	})
-	return true
 }

@@ -3,9 +3,11 @@ package node
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 
 	blocks "github.com/ipfs/go-block-format"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/holdfastfs/holdfast/blockcache"
 	"github.com/holdfastfs/holdfast/cmd/internal/api"
@@ -24,6 +26,8 @@ type repairer struct {
 
 // Repair fetches or rebuilds every block of content that is not here, makes lost parity anew, and keeps all of it.
 func (n *Node) Repair(ctx context.Context, r api.Read, progress func(api.Progress)) (api.Repaired, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	v, m, err := n.verifier(ctx, r, false, progress)
 	if err != nil {
 		return api.Repaired{}, answer(err)
@@ -36,13 +40,10 @@ func (n *Node) Repair(ctx context.Context, r api.Read, progress func(api.Progres
 	if rep.codec, err = codecOf(m); err != nil {
 		return api.Repaired{}, answer(err)
 	}
-	before := n.recovery.Stats().Rebuilt
 	if err := v.stripes(ctx, m, rep.stripe); err != nil {
 		return api.Repaired{}, answer(err)
 	}
 	rep.repaired.Root, rep.repaired.Manifest = v.report.Root, v.report.Manifest
-	rep.repaired.Rebuilt = min(rep.repaired.Fetched, n.recovery.Stats().Rebuilt-before)
-	rep.repaired.Fetched -= rep.repaired.Rebuilt
 	if rep.repaired.Lost == 0 {
 		if _, err := n.pinTree(ctx, v.root, n.blocks.Local); err != nil {
 			return rep.repaired, answer(err)
@@ -61,36 +62,23 @@ func codecOf(m *erasure.Manifest) (*erasure.Codec, error) {
 
 // stripe brings one stripe's blocks here, and its parity if nobody has it.
 func (r *repairer) stripe(ctx context.Context, _ uint64, s erasure.Stripe) error {
-	lost, fetched := 0, 0
-	for _, d := range s.Data {
-		if here, err := r.here(ctx, d.CID); err != nil || here {
-			if err != nil {
-				return err
-			}
-			continue
-		}
-		if err := r.fetch(ctx, d); err != nil {
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			r.n.log.Warn("block not repaired", "cid", d.CID, "error", err)
-			lost++
-			continue
-		}
-		fetched++
+	found, err := r.look(ctx, s)
+	if err != nil {
+		return err
 	}
-	made := 0
-	if lost == 0 {
-		var err error
-		if made, err = r.parity(ctx, s); err != nil {
-			return err
-		}
+	sum, err := r.fetchAll(ctx, s, found)
+	if err == nil && sum.Lost == 0 && slices.Contains(found[len(s.Data):], absent) {
+		sum.Parity, err = r.parity(ctx, s, found[len(s.Data):])
+	}
+	if err != nil {
+		return err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.repaired.Fetched += uint64(fetched)
-	r.repaired.Lost += uint64(lost)
-	r.repaired.Parity += uint64(made)
+	r.repaired.Fetched += sum.Fetched
+	r.repaired.Rebuilt += sum.Rebuilt
+	r.repaired.Lost += sum.Lost
+	r.repaired.Parity += sum.Parity
 	r.repaired.Blocks += uint64(len(s.Data))
 	for _, d := range s.Data {
 		r.report.Bytes += uint64(d.Bytes)
@@ -101,6 +89,46 @@ func (r *repairer) stripe(ctx context.Context, _ uint64, s erasure.Stripe) error
 	return nil
 }
 
+// fetchAll brings those of a stripe's blocks here that are not, as far as they can be had: what nobody has is not waited
+// for where too few shards are left.
+func (r *repairer) fetchAll(ctx context.Context, s erasure.Stripe, found []standing) (sum api.Repaired, err error) {
+	have := 0
+	for _, f := range found {
+		if f != absent {
+			have++
+		}
+	}
+	var mu sync.Mutex // guards sum
+	work, wctx := errgroup.WithContext(ctx)
+	for i, d := range s.Data {
+		if found[i] == local {
+			continue
+		}
+		work.Go(func() error {
+			err := erasure.ErrTooFew
+			if found[i] == reachable || have >= len(s.Data) {
+				err = r.fetch(wctx, d)
+			}
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case err != nil:
+				r.n.log.Warn("block not repaired", "cid", d.CID, "error", err)
+				sum.Lost++
+			case found[i] == reachable:
+				sum.Fetched++
+			default:
+				sum.Rebuilt++
+			}
+			return nil
+		})
+	}
+	return sum, work.Wait()
+}
+
 func (r *repairer) fetch(ctx context.Context, d erasure.Shard) error {
 	ctx, cancel := context.WithTimeout(ctx, r.n.cfg.Settings.Timeout)
 	defer cancel()
@@ -108,19 +136,8 @@ func (r *repairer) fetch(ctx context.Context, d erasure.Shard) error {
 	return err
 }
 
-// parity makes what nobody has of a stripe's parity, whose blocks are all here.
-func (r *repairer) parity(ctx context.Context, s erasure.Stripe) (made int, err error) {
-	missing := false
-	for _, p := range s.Parity {
-		found, err := r.find(ctx, p.CID)
-		if err != nil {
-			return 0, err
-		}
-		missing = missing || found == absent
-	}
-	if !missing {
-		return 0, nil
-	}
+// parity makes that of a stripe's parity which nobody has. The stripe's blocks are all here.
+func (r *repairer) parity(ctx context.Context, s erasure.Stripe, found []standing) (made uint64, err error) {
 	r.coding.Lock()
 	defer r.coding.Unlock()
 	data, err := (&protector{n: r.n, ctx: ctx}).read(s.Data)
@@ -136,11 +153,14 @@ func (r *repairer) parity(ctx context.Context, s erasure.Stripe) (made int, err 
 		if !p.CID.Equals(s.Parity[i].CID) {
 			return 0, fmt.Errorf("parity of stripe %s is not what the manifest says: %w", s.Data[0].CID, erasure.ErrMalformed)
 		}
+		if found[i] != absent {
+			continue
+		}
 		b, err := blocks.NewBlockWithCid(parity[i], p.CID)
 		if err != nil {
 			return 0, err
 		}
 		entries = append(entries, blockcache.Entry{Block: b})
 	}
-	return len(entries), r.n.store.Put(ctx, entries)
+	return uint64(len(entries)), r.n.store.Put(ctx, entries)
 }

@@ -20,7 +20,7 @@ import (
 const (
 	// verifyStripes is how many stripes are looked at in parallel; each waits for peers to answer.
 	verifyStripes = 32
-	// probePatience is how long it may take to find somebody who has a block.
+	// probePatience is how long it may take to find somebody who has a block, and all who have any of the dataset.
 	probePatience = 5 * time.Second
 	// maxProblems is how many stripes with losses a report names.
 	maxProblems = 1000
@@ -42,6 +42,8 @@ type verifier struct {
 	deep bool // read and fetch every block, rather than ask who has it
 	wait time.Duration
 
+	searching context.Context // ends when those who have any of the dataset had time to be found
+
 	mu     sync.Mutex // guards what follows
 	report api.Verified
 	told   func(api.Progress)
@@ -49,6 +51,8 @@ type verifier struct {
 
 // Verify finds out which blocks of content are here, at peers, recoverable, or lost.
 func (n *Node) Verify(ctx context.Context, r api.Read, deep bool, progress func(api.Progress)) (api.Verified, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	v, m, err := n.verifier(ctx, r, deep, progress)
 	if err != nil {
 		return api.Verified{}, answer(err)
@@ -74,6 +78,9 @@ func (n *Node) verifier(ctx context.Context, r api.Read, deep bool, progress fun
 	if deep {
 		v.wait = n.timeout(r)
 	}
+	searching, cancel := context.WithTimeout(ctx, min(v.wait, probePatience))
+	context.AfterFunc(ctx, cancel)
+	v.searching = searching
 	v.report.Root = root.String()
 	manifest := r.CID
 	if manifest.Equals(root) {
@@ -128,6 +135,10 @@ func (v *verifier) look(ctx context.Context, s erasure.Stripe) ([]standing, erro
 	found := make([]standing, len(shards))
 	work, ctx := errgroup.WithContext(ctx)
 	for i, shard := range shards {
+		if shard.Bytes == 0 {
+			found[i] = local // nothing of it can be lost
+			continue
+		}
 		work.Go(func() (err error) {
 			found[i], err = v.find(ctx, shard.CID)
 			return err
@@ -209,10 +220,11 @@ func (v *verifier) find(ctx context.Context, c cid.Cid) (standing, error) {
 	limited, cancel := context.WithTimeout(ctx, v.wait)
 	defer cancel()
 	want := exchange.Want{CID: c, Dataset: v.root}
+	missing := func() { context.AfterFunc(v.searching, cancel) }
 	if v.deep {
-		_, err = v.n.exchange.FetchPlain(limited, want, cancel)
+		_, err = v.n.exchange.FetchPlain(limited, want, missing)
 	} else {
-		err = v.n.exchange.Probe(limited, want)
+		err = v.n.exchange.Probe(limited, want, missing)
 	}
 	switch {
 	case err == nil:
