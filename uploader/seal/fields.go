@@ -53,6 +53,9 @@ func (f *fields) atMost(what string, b []byte, most int) []byte {
 		f.fail("%s of %d bytes, at most %d", what, len(b), most)
 		return nil
 	}
+	if len(b) == 0 {
+		return nil
+	}
 	return bytes.Clone(b)
 }
 

@@ -9,8 +9,8 @@ import (
 // MaxPrice is the largest price; it leaves room for a sign.
 const MaxPrice = math.MaxInt64
 
-// PriceOf returns what bytes cost for a time that is not negative, in whole seconds, at a price for a
-// GiB and day, rounded up. What would be more than [MaxPrice] is MaxPrice. Both ends compute it from
+// PriceOf returns what a chunk of so many bytes costs for a time, in whole seconds, at a price for a
+// GiB and day, rounded up; a time that is negative costs nothing. What would be more than [MaxPrice] is MaxPrice. Both ends compute it from
 // what the request says: for a [StoreRequest] from Now to Expiry; for a [Renew] from the expiry
 // of the last pledge, or Now where that is later, to the new Expiry.
 func PriceOf(perGiBDay uint64, bytes int64, d time.Duration) uint64 {
