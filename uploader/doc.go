@@ -1,0 +1,55 @@
+// Package uploader places chunks with storage providers and keeps them there: it is the writer's end of
+// all storage links. [Open] one, call [Uploader.Run], and hand it files with [Uploader.AddFile]; whatever
+// stops in between, each chunk of them ends with as many independent providers as its file asks for,
+// each of whom has signed for it.
+//
+// # Nouns
+//
+// A [File] is a name for groups of chunks and a [Policy]. A [Group] is what erasure makes of a run of
+// stripes: columns, each a chunk, of which no two may lie with one provider. A link is one chunk at one
+// provider; it goes through the states of [LinkState]. What a file or chunk is (created, uploading,
+// uploaded, failed) follows from its links and is written down nowhere.
+//
+// What is in a file, how it was cut into chunks and which manifest names them is the business of whoever
+// adds it. A manifest is a file of groups of one column, with [Group.Copies] set.
+//
+// # The machine
+//
+// All decisions are those of a machine without IO, clock, lock or channel (machine*.go). Events go in:
+// files, candidates, quotes, answers, times. Out comes a ready: first records to persist, then tasks to
+// carry out, each answered by one event. The driver (loop.go) commits the records with a sync before it
+// starts a task, so nothing is sent that a crash could make undone. All of a link's transitions are in
+// machine_link.go.
+//
+// # Promises
+//
+//   - No two columns of a group, and no two copies of a chunk, are counted where they lie with one provider;
+//     none is placed so. As long as there are enough, they are in different networks too.
+//   - A link has one ID, one price and one expiry from its first request on. After a crash it goes on from
+//     its last state, with the same ID, and data from the first segment that is missing.
+//   - Nothing is paid without a verified pledge of exactly what was agreed; a link is paid once, keyed by
+//     its ID, in one transaction with the link.
+//   - A link that failed after its request was sent is released at its provider before that provider is
+//     asked again for the chunk. So a provider never has two pledges of ours for one chunk, but for a
+//     renewal.
+//   - A provider that lied, signed something else or failed an audit is not used for that chunk again. One
+//     that refused or was silent comes back with backoff.
+//   - One link's failure fails that link. A file has failed only while nothing is under way for it and no
+//     provider is left to ask; a candidate that appears takes it up again.
+//   - A file with fewer providers than its groups need waits and says so.
+//
+// # Bounds
+//
+// Links at work, requests in parallel per provider, sealed bytes in memory, providers remembered, failed
+// links kept and retries are bounded ([Limits]). Each request has a deadline.
+//
+// # Crashes
+//
+// Everything that counts is in the database under the prefix: one record a file, group, chunk and link.
+// Providers' behaviour and times of audits are not kept: quotes are asked for again.
+//
+// # Errors and callers
+//
+// [ErrNotFound], [ErrFailed], [ErrInvalid] and [ErrClosed] are told apart with errors.Is. All methods of
+// an Uploader may be called from many goroutines; they wait for Run's loop. All goroutines are Run's.
+package uploader

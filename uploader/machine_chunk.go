@@ -1,0 +1,286 @@
+package uploader
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// demand is what all files that share a chunk ask for together.
+type demand struct {
+	links  int
+	need   int64 // Unix seconds: links that end before are to be renewed
+	target int64 // expiry of new links
+}
+
+// renewFrom is the part of a lifetime that is left when links are renewed.
+const renewFrom = 4
+
+func (m *machine) demand(c *chunk) (d demand) {
+	for _, g := range c.groups {
+		s := m.wants(g)
+		if s.copies == 0 {
+			continue
+		}
+		d.links = max(d.links, s.copies*occurrences(g, c))
+		d.need, d.target = max(d.need, s.expiry), max(d.target, s.expiry)
+		if s.auto > 0 {
+			d.need = max(d.need, m.wall.Add(s.auto/renewFrom).Unix())
+			d.target = max(d.target, m.roundUp(s.auto))
+		}
+	}
+	return d
+}
+
+func occurrences(g *group, c *chunk) (n int) {
+	for _, k := range g.chunks {
+		if k == c {
+			n++
+		}
+	}
+	return n
+}
+
+// tally is what a chunk's links come to.
+type tally struct {
+	held    []*link // signed, for long enough
+	open    []*link // on their way
+	short   []*link // signed, to be renewed, or being renewed
+	surplus []*link // with a provider that has another column of the group
+}
+
+func (m *machine) tally(c *chunk, d demand) (t tally) {
+	for _, l := range c.links {
+		switch {
+		case !l.live() || l.renewal() && l.open():
+		case m.beside(l):
+			t.surplus = append(t.surplus, l)
+		case l.open():
+			t.open = append(t.open, l)
+		case l.Expiry >= d.need:
+			t.held = append(t.held, l)
+		case l.renewedBy != nil || l.renewFails < m.cfg.limits.Tries:
+			t.short = append(t.short, l)
+		}
+	}
+	return t
+}
+
+// beside says whether the link's provider has another column of a group, from before.
+func (m *machine) beside(l *link) bool {
+	for _, g := range l.chunk.groups {
+		if m.wants(g).copies == 0 {
+			continue
+		}
+		for _, c := range g.chunks {
+			if c == l.chunk {
+				continue
+			}
+			for _, other := range c.links {
+				if other.live() && other.provider == l.provider && other.Order < l.Order {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// reconsider compares what a chunk has with what it should have.
+func (m *machine) reconsider(c *chunk) {
+	m.expire(c)
+	d := m.demand(c)
+	if d.links == 0 {
+		m.letGo(c)
+		return
+	}
+	t := m.tally(c, d)
+	if len(t.held) >= d.links {
+		for _, l := range slices.Concat(t.surplus, t.open, t.short, t.held[d.links:]) {
+			m.failed(l, notNeeded, false)
+		}
+	} else {
+		for _, l := range t.short {
+			m.renew(l, d)
+		}
+	}
+	m.lacks(c, max(0, d.links-len(t.held)-len(t.open)-len(t.short)))
+	m.watch(c)
+	m.trim(c)
+	m.showChunk(c)
+}
+
+// lacks puts a chunk into the queue for links, or takes it out.
+func (m *machine) lacks(c *chunk, n int) {
+	c.lack = n
+	if n == 0 {
+		c.short = ""
+		return // the queues leave it out
+	}
+	if c.queue == notQueued && !c.again.on() {
+		c.queue = isLacking
+		m.lacking = append(m.lacking, c)
+	}
+}
+
+// expire ends links whose time is over.
+func (m *machine) expire(c *chunk) {
+	for _, l := range slices.Clone(c.links) {
+		if l.live() && l.Expiry <= m.wall.Unix() && !l.renewal() {
+			m.failed(l, "expired", false)
+		}
+	}
+}
+
+// watch sets when a chunk's links are looked at again.
+func (m *machine) watch(c *chunk) {
+	var at int64
+	for _, l := range c.links {
+		if !l.live() {
+			continue
+		}
+		due := l.Expiry
+		for _, g := range c.groups {
+			if auto := m.wants(g).auto; auto > 0 {
+				due = min(due, l.Expiry-int64(auto/renewFrom/time.Second)+1)
+			}
+		}
+		if due <= m.wall.Unix() { // it is being renewed, or can't be
+			due = l.Expiry
+		}
+		if at == 0 || due < at {
+			at = due
+		}
+	}
+	if at == 0 {
+		m.timers.stop(&c.keep)
+		return
+	}
+	m.timers.set(&c.keep, max(m.at(at), m.now+time.Second), func() { m.look(c) })
+}
+
+// letGo releases a chunk that nothing needs.
+func (m *machine) letGo(c *chunk) {
+	c.lack, c.short = 0, ""
+	for _, l := range slices.Clone(c.links) {
+		if l.live() {
+			m.failed(l, notNeeded, false)
+		}
+	}
+	m.watch(c)
+	m.trim(c)
+	m.showChunk(c)
+	if len(c.groups) == 0 && len(c.links) == 0 && m.chunks[c.id] == c {
+		m.timers.stop(&c.again)
+		delete(m.chunks, c.id)
+		m.out.goneChunks = append(m.out.goneChunks, c.id)
+	}
+}
+
+// trim forgets failed links that say nothing any more.
+func (m *machine) trim(c *chunk) {
+	spare := m.cfg.limits.FailedLinks
+	for _, l := range slices.Backward(slices.Clone(c.links)) {
+		if l.live() || l.Release || l.flight != 0 {
+			continue
+		}
+		if len(c.groups) > 0 && l.Cause {
+			continue
+		}
+		if spare--; len(c.groups) > 0 && spare >= 0 {
+			continue
+		}
+		m.forget(l)
+	}
+}
+
+// place makes links for chunks that lack some, as long as there is room for links at work.
+func (m *machine) place() {
+	if m.stir {
+		m.stir = false
+		for _, c := range m.stuck {
+			if c.queue == isStuck {
+				c.queue = isLacking
+				m.lacking = append(m.lacking, c)
+			}
+		}
+		m.stuck = m.stuck[:0]
+	}
+	waiting := m.lacking
+	m.lacking = nil
+	for i, c := range waiting {
+		if m.active >= m.cfg.limits.Active {
+			m.lacking = append(m.lacking, waiting[i:]...)
+			return
+		}
+		if c.queue == isLacking && !c.again.on() {
+			m.placeOne(c)
+		} else if c.queue == isLacking {
+			c.queue = notQueued
+		}
+	}
+}
+
+// placeOne makes the links that a chunk lacks, or finds out that it has to wait.
+func (m *machine) placeOne(c *chunk) {
+	d := m.demand(c)
+	c.hope, c.short = false, ""
+	for c.lack > 0 && m.active < m.cfg.limits.Active {
+		var p *provider
+		if c.short = m.tooFew(c, d); c.short == "" {
+			p = m.choose(c, d)
+		}
+		if p == nil {
+			c.queue = isStuck
+			m.stuck = append(m.stuck, c)
+			m.showChunk(c)
+			return
+		}
+		m.created(c, p, d.target)
+		c.lack--
+	}
+	c.queue = notQueued
+	if c.lack > 0 {
+		c.queue = isLacking
+		m.lacking = append(m.lacking, c)
+	}
+	m.showChunk(c)
+}
+
+// tooFew says so where fewer providers are known than a group of the chunk needs and nothing of the
+// group is placed yet. It asks for quotes on the way.
+func (m *machine) tooFew(c *chunk, d demand) string {
+	for _, g := range c.groups {
+		s := m.wants(g)
+		if s.copies == 0 || begun(g) {
+			continue
+		}
+		need, most := s.copies*len(g.chunks), int64(0)
+		for _, k := range g.chunks {
+			most = max(most, k.bytes)
+		}
+		known := 0
+		for _, p := range m.known {
+			switch m.judge(c, p, most, d.target) {
+			case fits, fitsLater:
+				known++
+			case mayFit:
+				c.hope = true
+			}
+		}
+		if known < need {
+			return fmt.Sprintf("needs %d providers, %d known", need, known)
+		}
+	}
+	return ""
+}
+
+// begun says whether anything of a group is placed.
+func begun(g *group) bool {
+	for _, c := range g.chunks {
+		if slices.ContainsFunc(c.links, func(l *link) bool { return l.live() }) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,102 @@
+package uploader
+
+import (
+	"slices"
+	"time"
+
+	"github.com/holdfastfs/holdfast/uploader/seal"
+)
+
+// firstAudit sets when a link that was just signed is audited: soon where nothing was sent, as it was
+// said to be there already.
+func (m *machine) firstAudit(l *link) {
+	if !l.sent && !l.renewal() {
+		m.auditAt(l, m.now+m.within(min(m.cfg.audit, time.Minute)))
+		return
+	}
+	m.nextAudit(l)
+}
+
+// nextAudit sets when a link is audited, at random, so that nobody knows before.
+func (m *machine) nextAudit(l *link) { m.auditAt(l, m.now+m.within(m.cfg.audit)) }
+
+func (m *machine) auditAt(l *link, at time.Duration) {
+	m.timers.set(&l.audit, at, func() { m.auditNow(l) })
+}
+
+func (m *machine) within(d time.Duration) time.Duration {
+	return time.Duration(m.random.Int64N(int64(d) + 1))
+}
+
+func (m *machine) auditNow(l *link) {
+	if l.State == LinkSigned {
+		m.timers.stop(&l.audit)
+		l.auditDue = true
+		m.advance(l)
+	}
+}
+
+// auditAll audits all that is pledged.
+func (m *machine) auditAll() {
+	for _, p := range m.known {
+		m.forgive(p)
+		for _, l := range slices.Clone(p.links) {
+			m.timers.stop(&l.retry)
+			m.auditNow(l)
+			m.advance(l)
+		}
+	}
+}
+
+// sample draws the segments of an audit, without repeats, and a nonce.
+func (m *machine) sample(l *link) (segments []uint32, nonce seal.Nonce) {
+	n := seal.SegmentCount(l.Bytes)
+	for _, i := range m.random.Perm(n)[:min(n, m.cfg.limits.AuditSamples)] {
+		segments = append(segments, uint32(i))
+	}
+	return segments, seal.Nonce(m.newID())
+}
+
+// renew prolongs a link, once its payment is settled and the provider's terms are known and fit.
+func (m *machine) renew(l *link, d demand) {
+	p := l.provider
+	l.wantsRenewal = true
+	if l.renewedBy != nil || !l.settled() || d.target <= l.Expiry {
+		return
+	}
+	if !m.fresh(p) {
+		m.askQuote(p)
+		return
+	}
+	if p.trouble != "" || p.quote.MaxExpiry.Unix() < d.target {
+		l.renewFails = m.cfg.limits.Tries // elsewhere, then
+		m.look(l.chunk)
+		return
+	}
+	l.wantsRenewal = false
+	m.createdRenewal(l, d.target)
+}
+
+// renewRefused: nothing was signed, so the renewal has ended. What it prolongs has, too, where the
+// provider has it no more.
+func (m *machine) renewRefused(l *link, reason string, code seal.RefusalCode) {
+	old := m.links[l.Renews]
+	l.provider.quoted = false
+	switch code {
+	case seal.RefusedNotStored, seal.RefusedUnknownLink:
+		m.blame(l, reason)
+	case seal.RefusedUnpaid:
+		if old != nil {
+			m.failed(old, reason, false)
+			return
+		}
+		m.failed(l, reason, false)
+	case seal.RefusedNoChannel:
+		m.noChannel(l.provider)
+		m.again(l, reason)
+	case seal.RefusedBusy, seal.RefusedFailed, seal.RefusedClosing, seal.RefusedLimit:
+		m.again(l, reason)
+	default:
+		m.failed(l, reason, false)
+	}
+}

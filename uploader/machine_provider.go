@@ -1,0 +1,353 @@
+package uploader
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/holdfastfs/holdfast/uploader/seal"
+)
+
+// provider is what is known of one. Nothing of it survives a restart but its links.
+type provider struct {
+	id       peer.ID
+	networks []string
+
+	quote    seal.QuoteAnswer
+	quotedAt time.Duration
+	quoted   bool
+	asking   bool // for a quote, or about to
+	trouble  string
+
+	links  []*link // live ones, and failed ones that it is to be told of
+	open   int     // links on their way
+	sealed int     // of these, sealed in memory
+
+	work    []*link // that want a slot, first come first served
+	mailing bool
+	busy    int // slots in use
+
+	channel channelState
+	waiting []*link // for the channel
+
+	fails int           // requests without an answer, in a row
+	since time.Duration // of the first of them
+	pause time.Duration // until when nothing is sent
+	bad   int           // reasons not to choose it, in a row
+	until time.Duration // until when it is not chosen
+	score float64       // of the past, 0 to 1
+	wake  timer         // when pause or until are over
+	mark  uint64        // of choose: it has a column already
+}
+
+// channelState is how the payment channel to a provider is.
+type channelState uint8
+
+const (
+	channelUnknown channelState = iota
+	channelOpening
+	channelOpen
+)
+
+// fit says whether a provider can be asked for a chunk.
+type fit uint8
+
+const (
+	unfit     fit = iota // not until it changes its terms, or never
+	mayFit               // that is not known yet
+	fitsLater            // but for a pause
+	fits
+)
+
+// maxCandidateNetworks is how many networks of a candidate count.
+const maxCandidateNetworks = 16
+
+// heard takes in providers.
+func (m *machine) heard(found []Candidate) {
+	for _, c := range found {
+		if c.ID == "" || c.ID == m.cfg.self {
+			continue
+		}
+		p := m.providers[c.ID]
+		if p == nil {
+			if p = m.meet(c.ID); p == nil {
+				continue
+			}
+			m.search.pause = 0
+		}
+		p.networks = slices.Clone(c.Networks[:min(len(c.Networks), maxCandidateNetworks)])
+		if len(m.lacking)+len(m.stuck) > 0 {
+			m.askQuote(p)
+		}
+	}
+	m.stir = true
+}
+
+// meet makes a provider known, in place of one that is of no use where there are too many.
+func (m *machine) meet(id peer.ID) *provider {
+	if len(m.known) >= m.cfg.limits.Providers {
+		i := slices.IndexFunc(m.known, func(p *provider) bool {
+			return len(p.links) == 0 && p.busy == 0 && !p.asking && (p.bad > 0 || p.trouble != "")
+		})
+		if i < 0 {
+			return nil
+		}
+		m.timers.stop(&m.known[i].wake)
+		delete(m.providers, m.known[i].id)
+		m.known = slices.Delete(m.known, i, i+1)
+	}
+	return m.provider(id)
+}
+
+// provider returns the provider of an ID.
+func (m *machine) provider(id peer.ID) *provider {
+	p := m.providers[id]
+	if p == nil {
+		p = &provider{id: id, score: 0.5}
+		m.providers[id] = p
+		m.known = append(m.known, p)
+	}
+	return p
+}
+
+// askQuote asks for terms that are not known, or too old, unless the provider is in a pause.
+func (m *machine) askQuote(p *provider) {
+	if !p.asking && !m.fresh(p) && m.now >= p.until {
+		p.asking = true
+		m.mailed(p)
+	}
+}
+
+func (m *machine) fresh(p *provider) bool {
+	return p.quoted && m.now-p.quotedAt < m.cfg.limits.QuoteFor
+}
+
+// quotedNow takes in a provider's terms.
+func (m *machine) quotedNow(p *provider, q seal.QuoteAnswer) {
+	p.quote, p.quotedAt, p.quoted, p.trouble = q, m.now, true, ""
+	if skew := q.Now.Sub(m.wall).Abs(); skew > seal.MaxClockSkew {
+		p.trouble = fmt.Sprintf("clock-skew: its clock differs by %v", skew.Round(time.Second))
+	} else if q.PricePerGiBDay > m.cfg.maxPrice {
+		p.trouble = fmt.Sprintf("price of %d for a GiB and day, at most %d is paid", q.PricePerGiBDay, m.cfg.maxPrice)
+	}
+	for _, l := range p.links {
+		if l.State == LinkSigned && l.renewedBy == nil && l.wantsRenewal {
+			m.look(l.chunk)
+		}
+	}
+	m.stir = true
+}
+
+// judge says whether a provider may be asked to keep so many bytes of a chunk, by its terms and its past.
+func (m *machine) judge(c *chunk, p *provider, bytes, expiry int64) fit {
+	for _, l := range c.links {
+		if l.provider == p && !l.live() && (l.Cause || l.Release) {
+			if l.Cause {
+				return unfit
+			}
+			return mayFit // once it has answered the release
+		}
+	}
+	if !m.fresh(p) {
+		m.askQuote(p)
+		if p.quoted && p.trouble != "" && m.now < p.until {
+			return unfit
+		}
+		return mayFit
+	}
+	if p.trouble != "" || p.quote.FreeBytes < uint64(bytes) || p.quote.MaxExpiry.Unix() < expiry {
+		return unfit
+	}
+	if m.now < p.until || m.now < p.pause {
+		return fitsLater
+	}
+	return fits
+}
+
+// choose picks a provider for a chunk at random, weighted by its past and load.
+func (m *machine) choose(c *chunk, d demand) *provider {
+	m.markUsed(c)
+	taken := m.taken(c)
+	var apart, all lottery
+	for _, p := range m.known {
+		if p.mark == m.round {
+			continue
+		}
+		f := m.judge(c, p, c.bytes, d.target)
+		if f == mayFit || f == fitsLater || f == fits && p.open >= m.cfg.limits.OpenPerPeer {
+			c.hope = true
+			continue
+		}
+		if f == unfit {
+			continue
+		}
+		weight := (0.05 + p.score) / float64(1+p.open)
+		all.add(p, weight)
+		if !slices.ContainsFunc(p.networks, func(n string) bool { return taken[n] }) {
+			apart.add(p, weight)
+		}
+	}
+	if len(apart.of) > 0 || m.cfg.networks == NetworksStrict {
+		return apart.draw(m.random.Float64())
+	}
+	return all.draw(m.random.Float64())
+}
+
+// markUsed marks the providers that have the chunk, or another column of one of its groups.
+func (m *machine) markUsed(c *chunk) {
+	for _, p := range m.known {
+		p.mark = 0
+	}
+	m.siblings(c, func(l *link) { l.provider.mark = m.round })
+}
+
+// taken returns the networks of the providers that have a column of the chunk's groups.
+func (m *machine) taken(c *chunk) map[string]bool {
+	if m.cfg.networks == NetworksIgnore {
+		return nil
+	}
+	taken := make(map[string]bool)
+	m.siblings(c, func(l *link) {
+		for _, n := range l.provider.networks {
+			taken[n] = true
+		}
+	})
+	return taken
+}
+
+// siblings calls fn for all live links of the chunk and of those that share a group with it.
+func (m *machine) siblings(c *chunk, fn func(l *link)) {
+	for _, g := range c.groups {
+		for _, k := range g.chunks {
+			for _, l := range k.links {
+				if l.live() {
+					fn(l)
+				}
+			}
+		}
+	}
+}
+
+// lottery draws by weight.
+type lottery struct {
+	of  []*provider
+	sum []float64 // up to and with each
+}
+
+func (x *lottery) add(p *provider, weight float64) {
+	if n := len(x.sum); n > 0 {
+		weight += x.sum[n-1]
+	}
+	x.of, x.sum = append(x.of, p), append(x.sum, weight)
+}
+
+// draw takes a number from 0 to 1 and returns who it falls on: nil where there is nobody.
+func (x *lottery) draw(at float64) *provider {
+	if len(x.of) == 0 {
+		return nil
+	}
+	at *= x.sum[len(x.sum)-1]
+	i, _ := slices.BinarySearch(x.sum, at)
+	return x.of[min(i, len(x.of)-1)]
+}
+
+// backoff returns the pause after so many failures in a row.
+func (m *machine) backoff(n int) time.Duration {
+	d := m.cfg.limits.BackoffFrom
+	for ; n > 1 && d < m.cfg.limits.BackoffTo; n-- {
+		d *= 2
+	}
+	return min(d, m.cfg.limits.BackoffTo)
+}
+
+// answered notes that a provider is there.
+func (m *machine) answered(p *provider) {
+	p.fails, p.pause = 0, 0
+}
+
+// silent notes a request that a provider gave no answer to.
+func (m *machine) silent(p *provider, reason string) {
+	if m.now < p.pause {
+		return // several at once count once
+	}
+	if p.fails == 0 {
+		p.since = m.now
+	}
+	p.fails++
+	p.pause = m.now + m.backoff(p.fails)
+	p.score *= 0.8
+	m.wakeAt(p)
+	gone := p.fails >= m.cfg.limits.Tries
+	vanished := gone && m.now-p.since >= m.cfg.vanish
+	if gone {
+		p.quoted = false
+	}
+	for _, l := range slices.Clone(p.links) {
+		if gone && l.open() && !l.renewal() {
+			m.failed(l, reason, false)
+		}
+		if vanished && l.State == LinkSigned {
+			m.failed(l, "vanished: "+reason, false)
+		}
+	}
+	for _, l := range p.links { // others get the room meanwhile
+		if l.flight == 0 {
+			m.unseal(l)
+		}
+	}
+}
+
+// shun keeps a provider from being chosen for a while.
+func (m *machine) shun(p *provider, least time.Duration) {
+	p.bad++
+	p.score *= 0.7
+	p.until = max(p.until, m.now+max(least, m.backoff(p.bad)))
+	m.wakeAt(p)
+}
+
+// forgive lets a provider be asked and chosen at once.
+func (m *machine) forgive(p *provider) {
+	p.pause, p.until, p.bad = 0, 0, 0
+	p.quotedAt, p.quoted = 0, p.quoted && p.trouble == ""
+	m.wakeAt(p)
+	m.mailed(p)
+}
+
+// praise notes that a provider did what it should.
+func (m *machine) praise(p *provider) {
+	p.bad, p.until = 0, 0
+	p.score += (1 - p.score) * 0.2
+}
+
+// wakeAt sets when the provider's pauses end.
+func (m *machine) wakeAt(p *provider) {
+	at := p.until
+	if p.pause > m.now && (at <= m.now || p.pause < at) {
+		at = p.pause
+	}
+	if at <= m.now {
+		m.timers.stop(&p.wake)
+		return
+	}
+	m.timers.set(&p.wake, at, func() {
+		m.stir = true
+		m.mailed(p)
+		m.wakeAt(p)
+	})
+}
+
+// gone hears that a provider's connection is gone. One of its links is audited soon, to see.
+func (m *machine) gone(id peer.ID) {
+	p := m.providers[id]
+	if p == nil || p.fails > 0 {
+		return
+	}
+	for _, l := range p.links {
+		if l.State == LinkSigned && !l.auditDue {
+			m.auditAt(l, m.now+10*time.Second)
+			return
+		}
+	}
+}

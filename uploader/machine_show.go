@@ -1,0 +1,168 @@
+package uploader
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+)
+
+// FileStatus is how a file is doing.
+type FileStatus struct {
+	ID        FileID
+	Name      string
+	State     State
+	Reason    string // why it is not uploaded
+	Bytes     int64  // all links that it needs, together
+	Done      int64  // of these, pledged
+	Expiry    int64  // Unix seconds: when the first of its links ends; zero where there is none
+	Cancelled bool
+}
+
+// groupView is what a group's chunks come to, as of a round of Ready.
+type groupView struct {
+	round  uint64
+	state  State
+	reason string
+	open   bool // something is under way, or about to be
+	bytes  int64
+	done   int64
+	expiry int64
+}
+
+// showChunk notes that a chunk's state, or its reason, may be another, and all that follows from it.
+func (m *machine) showChunk(c *chunk) {
+	state, reason := m.stateOf(c)
+	if state == c.state && reason == c.said {
+		return
+	}
+	c.state, c.said = state, reason
+	for _, g := range c.groups {
+		for f := range g.files {
+			m.showFile(f)
+		}
+	}
+}
+
+func (m *machine) showFile(f *file) {
+	if !f.showing {
+		f.showing = true
+		m.shown = append(m.shown, f)
+	}
+}
+
+// stateOf computes a chunk's state from its links.
+func (m *machine) stateOf(c *chunk) (State, string) {
+	d := m.demand(c)
+	t := m.tally(c, d)
+	switch {
+	case d.links > 0 && len(t.held) >= d.links:
+		return Uploaded, ""
+	case len(c.links) == 0 && c.short == "" && c.reason == "":
+		return Created, ""
+	case len(t.open)+len(t.short) > 0 || c.queue == isLacking:
+		return Uploading, c.reason
+	case c.again.on():
+		return Uploading, c.reason
+	case c.queue == isStuck && c.reason != "" && (!c.hope || c.fails >= m.cfg.limits.Tries):
+		return Failed, c.reason
+	case c.short != "":
+		return Uploading, c.short
+	}
+	return Uploading, c.reason
+}
+
+// viewOf returns what a group's chunks come to.
+func (m *machine) viewOf(g *group) *groupView {
+	v := &g.view
+	if v.round == m.round {
+		return v
+	}
+	*v = groupView{round: m.round, state: Uploaded}
+	begun := false
+	for j, c := range g.chunks {
+		if first(g.chunks, c) < j {
+			continue
+		}
+		d := m.demand(c)
+		t := m.tally(c, d)
+		v.bytes += int64(d.links) * c.bytes
+		v.done += int64(min(len(t.held), d.links)) * c.bytes
+		state, reason := m.stateOf(c)
+		begun = begun || state != Created
+		v.open = v.open || len(t.open)+len(t.short) > 0
+		if state != Uploaded && v.state != Failed && (v.state != Uploading || v.reason == "" && reason != "") {
+			v.state, v.reason = state, reason
+		} else if state == Failed {
+			v.state, v.reason = state, reason
+		}
+		for _, l := range slices.Concat(t.held, t.short) {
+			if v.expiry == 0 || l.Expiry < v.expiry {
+				v.expiry = l.Expiry
+			}
+		}
+	}
+	if v.state == Created && begun {
+		v.state = Uploading
+	}
+	return v
+}
+
+// status computes how a file is doing.
+func (m *machine) status(f *file) FileStatus {
+	s := FileStatus{ID: f.id, Name: f.name, State: Uploaded, Cancelled: f.cancelled}
+	if f.cancelled {
+		s.State, s.Reason = Failed, "cancelled"
+		return s
+	}
+	if !m.wanted(f) {
+		s.State, s.Reason = Failed, "expired"
+		return s
+	}
+	var open, begun, failed bool
+	for _, g := range f.groups {
+		v := m.viewOf(g)
+		s.Bytes, s.Done = s.Bytes+v.bytes, s.Done+v.done
+		if v.expiry > 0 && (s.Expiry == 0 || v.expiry < s.Expiry) {
+			s.Expiry = v.expiry
+		}
+		open, begun = open || v.open, begun || v.state != Created
+		if v.state == Uploaded {
+			continue
+		}
+		if s.State == Uploaded || v.state == Failed && !failed {
+			s.Reason = v.reason
+		}
+		s.State, failed = Uploading, failed || v.state == Failed
+	}
+	if s.State == Uploading && failed && !open {
+		s.State = Failed
+	}
+	if s.State == Uploading && !begun {
+		s.State = Created
+	}
+	return s
+}
+
+// show lists the files whose state is another than when they were listed last.
+func (m *machine) show() {
+	for _, f := range m.shown {
+		f.showing = false
+		if m.files[f.id] != f {
+			continue
+		}
+		if s := m.status(f); s != f.last {
+			f.last = s
+			m.out.changed = append(m.out.changed, s)
+		}
+	}
+	m.shown = m.shown[:0]
+	slices.SortFunc(m.out.changed, func(a, b FileStatus) int { return bytes.Compare(a.ID[:], b.ID[:]) })
+}
+
+// String tells the state for people, as in "uploading: needs 6 providers, 3 known".
+func (s FileStatus) String() string {
+	if s.Reason == "" {
+		return s.State.String()
+	}
+	return fmt.Sprintf("%s: %s", s.State, s.Reason)
+}
