@@ -147,7 +147,7 @@ func (t *transfer) end(ctx context.Context, verify bool) error {
 	if err := t.settle(ctx, verify); err != nil {
 		return err
 	}
-	return t.p.disk.sync()
+	return t.p.sync()
 }
 
 func (t *transfer) settle(ctx context.Context, verify bool) error {

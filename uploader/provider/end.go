@@ -31,7 +31,7 @@ func (p *Provider) release(from peer.ID, q *seal.Release) error {
 			return err
 		}
 	}
-	return p.disk.sync()
+	return p.sync()
 }
 
 func (p *Provider) releaseCopy(id copyID) error {

@@ -406,7 +406,7 @@ func (n *node) checkSums() {
 	}
 	files := 0
 	must(n.t, n.p.folder.Each(func(string) error { files++; return nil }))
-	if files != n.p.books.total.copies {
+	if files > n.p.books.total.copies { // fewer are there where a crash came between file and record
 		n.t.Fatalf("%d files of %d copies", files, n.p.books.total.copies)
 	}
 }

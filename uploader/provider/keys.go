@@ -136,3 +136,14 @@ func (p *Provider) commit(fn func(txn *badger.Txn) error) error {
 	}
 	return p.step("committed")
 }
+
+// sync returns when all that was committed before is on the disk.
+func (p *Provider) sync() error {
+	if err := p.step("sync"); err != nil {
+		return err
+	}
+	if err := p.disk.sync(); err != nil {
+		return err
+	}
+	return p.step("synced")
+}

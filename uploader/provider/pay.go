@@ -96,7 +96,7 @@ func (p *Provider) voucher(ctx context.Context, from peer.ID, q *seal.Voucher) e
 	if err := p.pay(h.id, q.Link); err != nil {
 		return err
 	}
-	return p.disk.sync()
+	return p.sync()
 }
 
 // accept turns a voucher into credit. The writer's lock is held.
@@ -115,7 +115,7 @@ func (p *Provider) accept(ctx context.Context, from peer.ID, voucher []byte) err
 		})
 	})
 	if err == nil {
-		err = p.disk.sync()
+		err = p.sync()
 	}
 	if err == nil {
 		err = p.step("accept")

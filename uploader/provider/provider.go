@@ -130,7 +130,7 @@ func (p *Provider) beginRun() error {
 		return err
 	}
 	p.epoch = run.Epoch
-	return p.disk.sync()
+	return p.sync()
 }
 
 func (p *Provider) loadBooks() error {
@@ -206,14 +206,14 @@ func (p *Provider) Close() error {
 		return nil
 	}
 	p.closed = true
-	err := p.disk.sync() // first all facts, then the mark
+	err := p.sync() // first all facts, then the mark
 	if err == nil {
 		err = p.commit(func(txn *badger.Txn) error {
 			return put(txn, p.key(tagRun), &pb.Run{Epoch: p.epoch, Clean: true})
 		})
 	}
 	if err == nil {
-		err = p.disk.sync()
+		err = p.sync()
 	}
 	if err = errors.Join(err, p.table.closeAll()); err != nil {
 		return fmt.Errorf("close provider: %w", err)

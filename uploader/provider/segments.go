@@ -20,7 +20,7 @@ func (p *Provider) segments(ctx context.Context, from peer.ID, q *seal.Segments)
 	if err != nil {
 		return nil, err
 	}
-	return a, p.disk.sync()
+	return a, p.sync()
 }
 
 func (p *Provider) takeMap(ctx context.Context, from peer.ID, q *seal.Segments) (*seal.SegmentsAnswer, error) {

@@ -21,7 +21,7 @@ func (p *Provider) signature(ctx context.Context, from peer.ID, q *seal.Signatur
 	if err != nil {
 		return nil, err
 	}
-	if err := p.disk.sync(); err != nil { // also for one that another request has just committed
+	if err := p.sync(); err != nil { // also for one that another request has just committed
 		return nil, err
 	}
 	return &seal.SignatureAnswer{Pledge: pledge}, nil
@@ -141,7 +141,7 @@ func (p *Provider) renew(ctx context.Context, from peer.ID, q *seal.Renew) (*sea
 	if err != nil {
 		return nil, err
 	}
-	if err := p.disk.sync(); err != nil {
+	if err := p.sync(); err != nil {
 		return nil, err
 	}
 	return &seal.SignatureAnswer{Pledge: pledge}, nil

@@ -85,7 +85,10 @@ func (p *Provider) known(from peer.ID, q *seal.StoreRequest) (*seal.StoreAnswer,
 	if string(r.Chunk) != q.Chunk.KeyString() || r.Bytes != uint64(q.Bytes) || l.Price != q.Price || l.Expiry != q.Expiry.Unix() {
 		return nil, seal.Refuse(seal.RefusedMismatch, "the link was agreed on with other terms")
 	}
-	if err := p.trust(h); err != nil {
+	switch err := p.trust(h); {
+	case isUnknown(err): // what was here is lost, so the link begins anew
+		return nil, nil
+	case err != nil:
 		return nil, err
 	}
 	return &seal.StoreAnswer{Deadline: p.deadlineIn(l), Have: h.have, Stored: usable(h.rec)}, nil
