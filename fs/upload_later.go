@@ -154,21 +154,23 @@ func (t *uploadTree) takeDue(now time.Time) (ready, through []*staged, wait time
 	return ready, through, wait
 }
 
-// unsettled counts the files that may be reported at any moment: closed but not yet reported, or flushed.
+// unsettled counts the files that may be reported at any moment: flushed, closed, or about to be looked at again. It
+// looks in the order in which a file goes through these.
 func (t *uploadTree) unsettled() (count int) {
-	t.closings.mu.Lock()
-	for _, x := range t.closings.due {
-		if !x.temp {
-			count++
-		}
-	}
-	t.closings.mu.Unlock()
 	for _, n := range t.handles.written() {
 		n.mu.Lock()
 		if n.flushed {
 			count++
 		}
 		n.mu.Unlock()
+	}
+	count += int(t.releasing.Load())
+	t.closings.mu.Lock()
+	defer t.closings.mu.Unlock()
+	for _, x := range t.closings.due {
+		if !x.temp {
+			count++
+		}
 	}
 	return count
 }

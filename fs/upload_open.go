@@ -333,6 +333,8 @@ func (t *uploadTree) endWrite(n *staged) {
 
 // Release ends one open.
 func (t *uploadTree) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
+	t.releasing.Add(1)
+	defer t.releasing.Add(-1)
 	h := t.handles.remove(in.Fh)
 	if h == nil {
 		return

@@ -43,6 +43,8 @@ type uploadTree struct {
 	dead    atomic.Bool
 	work    sync.WaitGroup // bytes being brought back, late fsyncs, reports
 	stats   counters
+
+	releasing atomic.Int64 // releases under way
 }
 
 var _ fileSystem = (*uploadTree)(nil)

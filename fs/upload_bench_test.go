@@ -1,0 +1,60 @@
+package fs
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// BenchmarkUploadSmall copies 10,000 files of 10 KiB into the mount, and natively with a sync after it, as ratio.
+func BenchmarkUploadSmall(b *testing.B) {
+	source := filepath.Join(b.TempDir(), "source")
+	sh(b, `mkdir "$1" && cd "$1" && for d in $(seq 100); do mkdir $d; for f in $(seq 100); do head -c 10240 /dev/urandom >$d/$f; done; done`, source)
+	u := mountUpload(b, uploadSpec{})
+	native := b.TempDir()
+	for b.Loop() {
+		n := timed(b, `cp -r "$1" "$2/copy" && sync "$2"`, source, native)
+		m := timed(b, `cp -r "$1" "$2/copy"`, source, u.dir)
+		u.ok("settle")
+		if files := len(u.told().Closed); files < 10_000 {
+			b.Fatalf("%d files reported", files)
+		}
+		b.ReportMetric(m.Seconds(), "s/mount")
+		b.ReportMetric(n.Seconds(), "s/native")
+		b.ReportMetric(m.Seconds()/n.Seconds(), "mount/native")
+		sh(b, `rm -r "$1/copy" "$2/copy"`, native, u.dir)
+		u.ok("clear")
+	}
+}
+
+// BenchmarkUploadBig writes a file of 1 GiB into the mount and natively, each with fsync, and tells the ratio.
+func BenchmarkUploadBig(b *testing.B) {
+	for name, through := range map[string]bool{"passthrough": true, "here": false} {
+		b.Run(name, func(b *testing.B) {
+			u := mountUpload(b, uploadSpec{NoPassthrough: !through})
+			native := b.TempDir()
+			for b.Loop() {
+				for _, end := range []string{"", " conv=fsync"} {
+					script := `dd if=/dev/zero of="$1/big" bs=1M count=1024` + end + ` 2>&1`
+					sh(b, "sync")
+					n := timed(b, script, native)
+					sh(b, "sync")
+					m := timed(b, script, u.dir)
+					b.ReportMetric(n.Seconds(), strings.ReplaceAll("s/native"+end, " ", "+"))
+					b.ReportMetric(n.Seconds()/m.Seconds(), strings.ReplaceAll("rate/native"+end, " ", "+"))
+					sh(b, `rm "$1/big" "$2/big"; sync`, native, u.dir)
+				}
+			}
+		})
+	}
+}
+
+func timed(b *testing.B, script string, args ...string) time.Duration {
+	b.Helper()
+	os.Stdout.Sync()
+	start := time.Now()
+	sh(b, script, args...)
+	return time.Since(start)
+}
