@@ -94,17 +94,21 @@ func pour(f *flood, h host.Host) {
 	}
 }
 
-// crowd opens stream after stream, sends a part of a message over each, and leaves all of them open to the end.
+// crowd opens stream after stream, sends a part of a message over each, and leaves all of them open until the
+// last one is refused.
 func crowd(f *flood, h host.Host) {
+	var last network.Stream
 	for i := range 400 {
 		s, err := h.NewStream(f.ctx, f.to.ID, f.protocol)
 		if err != nil {
 			return
 		}
-		if b := f.payloads[i%len(f.payloads)]; !f.write(s, b[:len(b)/2]) && f.left.Load() < 0 {
+		if b := f.payloads[i%len(f.payloads)]; !f.write(s, b[:len(b)/2]) {
 			return
 		}
+		last = s
 	}
+	f.swallow(last)
 }
 
 // flooded is a node under floods of every kind.

@@ -23,7 +23,7 @@ func newTrade(t *testing.T) *trade {
 	t.Helper()
 	s := swarm.New(t)
 	d := &trade{T: t, Swarm: s}
-	d.seller = s.Start("seller", "--price", itoa(tradePrice), "--credit", "2MiB", "--peer-upload-rate", "24MiB")
+	d.seller = s.Start("seller", "--price", itoa(tradePrice), "--credit", "2MiB", "--peer-upload-rate", "12MiB")
 	d.buyer = s.Start("buyer", "--max-price", itoa(tradePrice), "--budget", "1000000", "--deposit", itoa(tradeDeposit))
 	d.buyer.Connect(d.seller)
 	return d
