@@ -45,19 +45,23 @@ type scattered struct {
 	dead     map[int]bool
 }
 
-// scatter adds a path to a node, has the six fetch their columns of it, and stops the node.
-func scatter(t *testing.T, s *swarm.Swarm, source string) *scattered {
+// scatter adds a path to a node, has each process fetch its column of it, and stops the node. Of the columns
+// in dead there is no holder.
+func scatter(t *testing.T, s *swarm.Swarm, source string, dead ...int) *scattered {
 	t.Helper()
 	a := s.Start("a")
 	c := &scattered{Swarm: s, t: t, source: source, dead: make(map[int]bool)}
+	for _, i := range dead {
+		c.dead[i] = true
+	}
 	c.manifest = a.Add(source, "--protect", fmt.Sprintf("%d,%d", codeK, codeM))
 	address := a.Identity().Addresses[0]
-	for i := range columns {
+	for _, i := range others(columns, dead...) {
 		c.holders[i] = s.Spawn(child(t, "hold", s.Mkdir("column"+itoa(i)), c.manifest, itoa(i), address))
 	}
 	c.look(address)
-	for _, h := range c.holders {
-		h.Line(0)
+	for _, i := range others(columns, dead...) {
+		c.holders[i].Line(0)
 	}
 	a.Stop()
 	return c
@@ -103,6 +107,13 @@ func mustCID(t *testing.T, text string) cid.Cid {
 func (c *scattered) reader(name string, args ...string) *swarm.Node {
 	c.t.Helper()
 	n := c.Start(name, args...)
+	c.connect(n)
+	return n
+}
+
+// connect has a node dial those who hold a column and live.
+func (c *scattered) connect(n *swarm.Node) {
+	c.t.Helper()
 	connect := []string{"connect"}
 	for i, h := range c.holders {
 		if !c.dead[i] {
@@ -110,7 +121,6 @@ func (c *scattered) reader(name string, args ...string) *swarm.Node {
 		}
 	}
 	n.Must(connect...)
-	return n
 }
 
 // kill ends who holds the columns.

@@ -23,7 +23,7 @@ import (
 
 // world is a network, a local store and a recovery between them, in a bubble.
 type world struct {
-	t *testing.T
+	t testing.TB
 	*Recovery
 	root     cid.Cid
 	manifest cid.Cid
@@ -37,6 +37,8 @@ type world struct {
 	fetched map[cid.Cid]int
 	put     int
 	full    bool
+	copies  bool          // k is 1
+	back    chan struct{} // closed when what was lost is there again
 }
 
 // FetchPlain implements Engine: a block comes in 10 ms, or never.
@@ -45,6 +47,7 @@ func (w *world) FetchPlain(ctx context.Context, want exchange.Want, missing func
 	b, ok := w.peers[want.CID]
 	wait := 10*time.Millisecond + w.slow[want.CID]
 	w.fetched[want.CID]++
+	back := w.back
 	w.mu.Unlock()
 	if !ok {
 		time.Sleep(5 * time.Millisecond)
@@ -52,8 +55,12 @@ func (w *world) FetchPlain(ctx context.Context, want exchange.Want, missing func
 			missing()
 			missing()
 		}
-		<-ctx.Done()
-		return nil, context.Cause(ctx)
+		select {
+		case <-back:
+			return w.FetchPlain(ctx, want, missing)
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
 	}
 	t := time.NewTimer(wait)
 	defer t.Stop()
@@ -111,43 +118,69 @@ func block(t testing.TB, data []byte) blocks.Block {
 	return b
 }
 
+func mustBlock(t testing.TB, data []byte, c cid.Cid) blocks.Block {
+	t.Helper()
+	b, err := blocks.NewBlockWithCid(data, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
 // inWorld runs f with a dataset of n random blocks protected by k, m, all of it out there and nothing here.
 func inWorld(t *testing.T, k, m, n int, cfg Config, f func(t *testing.T, w *world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{t: t, peers: make(map[cid.Cid]blocks.Block), here: make(map[cid.Cid]blocks.Block), slow: make(map[cid.Cid]time.Duration),
-			fetched: make(map[cid.Cid]int)}
-		random := rand.New(rand.NewPCG(1, uint64(k*1000+m)))
-		for i := range n {
-			data := make([]byte, 1000+random.IntN(500))
-			for j := range data {
-				data[j] = byte(random.Uint32())
-			}
-			data[0] = byte(i)
-			w.data = append(w.data, block(t, data))
-			w.peers[w.data[i].Cid()] = w.data[i]
-		}
-		w.root = w.data[0].Cid()
-		w.protect(k, m)
-		register, err := OpenRegister(t.Context(), dssync.MutexWrap(ds.NewMapDatastore()))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if cfg.Ask == nil {
-			if err := register.Add(t.Context(), w.root, w.manifest); err != nil {
-				t.Fatal(err)
-			}
-		}
-		cfg.Engine, cfg.Store, cfg.Register = w, w, register
-		if w.Recovery, err = New(cfg); err != nil {
-			t.Fatal(err)
-		}
+		w := newWorld(t, k, m, n)
+		w.recover(t, cfg)
 		f(t, w)
 		w.Close()
 		if s := w.Stats(); s.Active != 0 {
 			t.Errorf("%d stripes are still being rebuilt", s.Active)
 		}
 	})
+}
+
+// newWorld makes a protected dataset that is out there.
+func newWorld(t testing.TB, k, m, n int) *world {
+	t.Helper()
+	w := &world{t: t, peers: make(map[cid.Cid]blocks.Block), here: make(map[cid.Cid]blocks.Block), slow: make(map[cid.Cid]time.Duration),
+		fetched: make(map[cid.Cid]int), back: make(chan struct{}), copies: k == 1}
+	random := rand.New(rand.NewPCG(1, uint64(k*1000+m)))
+	for i := range n {
+		data := make([]byte, 1000+random.IntN(500))
+		for j := range data {
+			data[j] = byte(random.Uint32())
+		}
+		data[0] = byte(i)
+		b := block(t, data)
+		if w.copies { // parity is a copy, and of a raw block would have its CID
+			b = mustBlock(t, data, cid.NewCidV1(cid.DagProtobuf, b.Cid().Hash()))
+		}
+		w.data = append(w.data, b)
+		w.peers[b.Cid()] = b
+	}
+	w.root = w.data[0].Cid()
+	w.protect(k, m)
+	return w
+}
+
+// recover makes what is tested. It knows the manifest unless peers are to be asked.
+func (w *world) recover(t testing.TB, cfg Config) {
+	t.Helper()
+	register, err := OpenRegister(t.Context(), dssync.MutexWrap(ds.NewMapDatastore()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg.Ask == nil {
+		if err := register.Add(t.Context(), w.root, w.manifest); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cfg.Engine, cfg.Store, cfg.Register = w, w, register
+	if w.Recovery, err = New(cfg); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // protect makes stripes of k blocks, parity and a manifest.
