@@ -86,7 +86,7 @@ func TestPriceIsRoundedUp(t *testing.T) {
 
 // TestServeForMoney goes through the life of a tab: offer, credit, suspension, payment.
 func TestServeForMoney(t *testing.T) {
-	cfg := ServeConfig{PricePerMiB: 1000, CreditBytes: 3 << 20, Till: &testTill{}}
+	cfg := ServeConfig{PricePerMiB: 1000, CreditBytes: 3 << 20, Workers: 1, Till: &testTill{}}
 	inServer(t, cfg, func(t *testing.T, s *server, store *testStore, open func() *served) {
 		var bs []blocks.Block
 		for range 6 {
@@ -157,7 +157,7 @@ func TestServeForMoney(t *testing.T) {
 
 // TestDebtOutlivesTheConnection: who comes back owes what it did, and time forgives it slowly.
 func TestDebtOutlivesTheConnection(t *testing.T) {
-	inServer(t, ServeConfig{PricePerMiB: 100, CreditBytes: 2 << 20}, func(t *testing.T, s *server, store *testStore, _ func() *served) {
+	inServer(t, ServeConfig{PricePerMiB: 100, CreditBytes: 2 << 20, Workers: 1}, func(t *testing.T, s *server, store *testStore, _ func() *served) {
 		var bs []blocks.Block
 		for range 8 {
 			bs = append(bs, rawBlockOf(t, 1<<20))
@@ -188,7 +188,7 @@ func TestDebtOutlivesTheConnection(t *testing.T) {
 // TestWhatWasLostIsForgiven: blocks that were on their way to a peer that pays when its connection broke do not
 // keep it from buying more, and that is worth no more to a cheat than another peer ID.
 func TestWhatWasLostIsForgiven(t *testing.T) {
-	cfg := ServeConfig{PricePerMiB: 100, CreditBytes: 2 << 20, Till: &testTill{}}
+	cfg := ServeConfig{PricePerMiB: 100, CreditBytes: 2 << 20, Workers: 1, Till: &testTill{}}
 	inServer(t, cfg, func(t *testing.T, s *server, store *testStore, _ func() *served) {
 		var bs []blocks.Block
 		for range 8 {
