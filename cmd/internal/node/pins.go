@@ -39,9 +39,9 @@ func (n *Node) pin(ctx context.Context, r api.Read, progress func(api.Progress))
 	if err := n.fetchFirst(ctx, r); err != nil { // before anything is pinned
 		return api.Pin{}, err
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
+	fetching, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	d, err := n.exchange.Download(ctx, exchange.Want{CID: r.CID, Dataset: r.CID}, exchange.DownloadOptions{})
+	d, err := n.exchange.Download(fetching, exchange.Want{CID: r.CID, Dataset: r.CID}, exchange.DownloadOptions{})
 	if err != nil {
 		return api.Pin{}, err
 	}
@@ -49,14 +49,14 @@ func (n *Node) pin(ctx context.Context, r api.Read, progress func(api.Progress))
 	quiet := make(chan struct{})
 	go func() {
 		defer close(quiet)
-		n.watch(ctx, cancel, d, n.timeout(r), progress)
+		n.watch(fetching, cancel, d, n.timeout(r), progress)
 	}()
 	fresh := n.sweeper.Newcomers()
-	count, err := n.pinTreeInto(ctx, r.CID, n.blocks.Get, fresh)
+	count, err := n.pinTreeInto(fetching, r.CID, n.blocks.Get, fresh)
 	if err == nil {
-		err = d.Wait(ctx)
+		err = d.Wait(fetching)
 	}
-	if cause := context.Cause(ctx); err != nil && cause != nil {
+	if cause := context.Cause(fetching); err != nil && cause != nil {
 		err = cause
 	}
 	cancel(nil)
@@ -64,7 +64,7 @@ func (n *Node) pin(ctx context.Context, r api.Read, progress func(api.Progress))
 	if err != nil {
 		return api.Pin{}, err
 	}
-	if err := n.store.Sync(ctx); err != nil && !errors.Is(err, context.Canceled) {
+	if err := n.store.Sync(ctx); err != nil {
 		return api.Pin{}, err
 	}
 	n.announceRoot(context.WithoutCancel(ctx), r.CID)

@@ -284,7 +284,7 @@ func (n *Node) keepManifest(ctx context.Context, c cid.Cid) error {
 	batch := []cid.Cid{c}
 	for part, err := range m.Parts(ctx) {
 		if err == nil {
-			_, err = n.blocks.Get(ctx, unixfs.Want{CID: part, Dataset: c})
+			err = n.fetchPart(ctx, part, c)
 		}
 		if err != nil {
 			return err
@@ -299,4 +299,11 @@ func (n *Node) keepManifest(ctx context.Context, c cid.Cid) error {
 		batch = batch[len(next):]
 	}
 	return n.store.FinishPin(ctx, c)
+}
+
+func (n *Node) fetchPart(ctx context.Context, part, manifest cid.Cid) error {
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.Settings.Timeout)
+	defer cancel()
+	_, err := n.blocks.Get(ctx, unixfs.Want{CID: part, Dataset: manifest})
+	return err
 }
