@@ -38,6 +38,7 @@ type fakeUploads struct {
 	records map[FileID]Version
 	journal *os.File
 	closed  []File
+	last    map[string]File // closed last, by path
 	opened  []File
 	changes []Change
 	found   []File
@@ -53,7 +54,7 @@ type record struct {
 }
 
 func newFakeUploads(path string) *fakeUploads {
-	u := &fakeUploads{records: make(map[FileID]Version), status: make(map[FileID]Status)}
+	u := &fakeUploads{last: make(map[string]File), records: make(map[FileID]Version), status: make(map[FileID]Status)}
 	if path == "" {
 		return u
 	}
@@ -81,7 +82,7 @@ func (u *fakeUploads) Closed(_ context.Context, f File) error {
 	if u.refuse {
 		return errors.New("the journal is full")
 	}
-	u.closed = append(u.closed, f)
+	u.closed, u.last[f.Path] = append(u.closed, f), f
 	u.recordLocked(f)
 	return nil
 }
@@ -244,11 +245,7 @@ func okOr(err error) any {
 func (c *uploadChild) lastClosed(path string) (last File) {
 	c.told.mu.Lock()
 	defer c.told.mu.Unlock()
-	for _, f := range c.told.closed {
-		if f.Path == path {
-			last = f
-		}
-	}
+	last = c.told.last[path]
 	last.Version = c.told.records[last.ID]
 	return last
 }

@@ -116,7 +116,7 @@ func (t *uploadTree) restingLocked(n *staged) (File, error) {
 		return File{}, err
 	}
 	defer unix.Close(fd)
-	if err := takeLease(fd, unix.F_RDLCK); err != nil {
+	if _, err := takeLease(fd, unix.F_RDLCK); err != nil {
 		return File{}, err
 	}
 	if err := t.measureLocked(n); err != nil {

@@ -43,8 +43,12 @@ func (t *uploadTree) evictInode(n *staged, f File, c cid.Cid) error {
 		return err
 	}
 	defer unix.Close(fd)
-	if err := takeLease(fd, unix.F_WRLCK); err != nil { // excludes readers and mappings past us
-		return err
+	held, err := takeLease(fd, unix.F_WRLCK)
+	if err != nil {
+		return err // somebody reads or maps it past us
+	}
+	if !held && t.through.on.Load() {
+		return fmt.Errorf("%w: without leases nobody knows who has it mapped", ErrUnsupported)
 	}
 	var st unix.Statx_t
 	if err := statFd(fd, &st); err != nil {

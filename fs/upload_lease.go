@@ -19,16 +19,18 @@ const (
 )
 
 // takeLease asks the kernel for a lease on an open file. The error is ErrBusy while the file is open, or mapped, in a
-// way that the lease excludes; a file system without leases grants all.
-func takeLease(fd int, kind int) error {
-	_, err := unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, kind)
+// way that the lease excludes. On a file system without leases it is not held, and there is no error.
+func takeLease(fd int, kind int) (held bool, err error) {
+	_, err = unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, kind)
 	switch {
-	case err == nil, errors.Is(err, syscall.EINVAL), errors.Is(err, syscall.EOPNOTSUPP):
-		return nil
+	case err == nil:
+		return true, nil
+	case errors.Is(err, syscall.EINVAL), errors.Is(err, syscall.EOPNOTSUPP):
+		return false, nil
 	case errors.Is(err, syscall.EAGAIN):
-		return ErrBusy
+		return false, ErrBusy
 	}
-	return staging(err)
+	return false, staging(err)
 }
 
 // Lease is a hold on one version of a staged file while somebody reads it: nobody was writing when it was taken, and
@@ -42,6 +44,7 @@ type Lease struct {
 
 	t      *uploadTree
 	n      *staged
+	held   bool // by the kernel too; some file systems have no leases
 	broken chan struct{}
 	once   sync.Once // breaks
 	closed sync.Once
@@ -60,11 +63,8 @@ func (l *Lease) Check() error {
 	default:
 	}
 	fd := l.Staged.Fd()
-	if held, err := unix.FcntlInt(fd, unix.F_GETLEASE, 0); err == nil && held == unix.F_UNLCK {
-		// Broken by somebody who opened the file in staging itself, or no lease is to be had here: the times tell.
-		if writing := takeLease(int(fd), unix.F_RDLCK); writing != nil {
-			return fmt.Errorf("read %s: %w: somebody writes it in staging", l.File.Path, ErrChanged)
-		}
+	if held, err := unix.FcntlInt(fd, unix.F_GETLEASE, 0); l.held && (err != nil || held != unix.F_RDLCK) {
+		return fmt.Errorf("read %s: %w: somebody writes it in staging", l.File.Path, ErrChanged)
 	}
 	var st unix.Statx_t
 	if err := statFd(int(fd), &st); err != nil {
@@ -225,7 +225,7 @@ func (t *uploadTree) tryLease(n *staged) (*Lease, error) {
 	}
 	unix.SetNonblock(fd, false) // it was meant for the opening
 	l := &Lease{t: t, n: n, broken: make(chan struct{}), Staged: os.NewFile(uintptr(fd), "staged file")}
-	if err = takeLease(fd, unix.F_RDLCK); err == nil {
+	if l.held, err = takeLease(fd, unix.F_RDLCK); err == nil {
 		l.File, err = t.fileLocked(n)
 	}
 	if err != nil {

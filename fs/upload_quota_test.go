@@ -1,0 +1,163 @@
+package fs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"sync"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+const testQuota = 8 << 20
+
+func (u *uploaded) used() int64 {
+	u.tb.Helper()
+	n, err := strconv.ParseInt(u.tell("staged"), 10, 64)
+	if err != nil {
+		u.tb.Fatal(err)
+	}
+	return n
+}
+
+// inStaging is what the files in staging take on the disk.
+func (u *uploaded) inStaging() (sum int64) {
+	u.tb.Helper()
+	out := sh(u.tb, `find "$1" -type f -printf '%b\n'`, u.spec.Staging)
+	for _, line := range splitLines(out) {
+		n, err := strconv.ParseInt(line, 10, 64)
+		if err != nil {
+			u.tb.Fatal(err)
+		}
+		sum += n * 512
+	}
+	return sum
+}
+
+// TestUploadQuota fills an upload directory from several writers at once, and empties it again.
+func TestUploadQuota(t *testing.T) {
+	for name, through := range map[string]bool{"passthrough": true, "here": false} {
+		t.Run(name, func(t *testing.T) {
+			u := mountUpload(t, uploadSpec{Quota: testQuota, NoPassthrough: !through})
+			var st unix.Statfs_t
+			if err := unix.Statfs(u.dir, &st); err != nil || int64(st.Blocks)*st.Frsize != testQuota || st.Bavail != st.Blocks {
+				t.Errorf("statfs: %+v, %v", st, err)
+			}
+			// The first may get past us; all others then find out.
+			write(t, u.path("first"), string(random(testQuota*7/8, 1)))
+			if n := u.stats().Passthrough; through != (n == 1) {
+				t.Errorf("%d files in passthrough", n)
+			}
+			var writers sync.WaitGroup
+			full := make([]int, 4)
+			for i := range full {
+				writers.Go(func() {
+					f, err := os.Create(u.path(fmt.Sprint("writer", i)))
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					defer f.Close()
+					for range 8 {
+						if _, err := f.Write(random(100_000, uint64(i))); errors.Is(err, syscall.ENOSPC) {
+							full[i]++
+						} else if err != nil {
+							t.Error(err)
+						}
+					}
+				})
+			}
+			writers.Wait()
+			u.ok("settle")
+			if used, there := u.used(), u.inStaging(); used != there || used > testQuota || used < testQuota*7/8 {
+				t.Errorf("%d bytes counted, %d there, quota %d", used, there, testQuota)
+			}
+			if full[0]+full[1]+full[2]+full[3] == 0 {
+				t.Errorf("nobody was refused")
+			}
+			f := openAs(t, u.path("first"), os.O_RDWR)
+			if _, err := f.WriteAt([]byte("what is there can be overwritten"), 4096); err != nil {
+				t.Error(err)
+			}
+			if err := unix.Fallocate(int(f.Fd()), 0, testQuota, testQuota); !errors.Is(err, syscall.ENOSPC) {
+				t.Errorf("allocate: %v", err)
+			}
+			if err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 0, 4<<20); err != nil {
+				t.Error(err)
+			}
+			if err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, 1<<20); err != nil {
+				t.Error(err)
+			}
+			f.Close()
+			u.ok("settle")
+			if used, there := u.used(), u.inStaging(); used != there {
+				t.Errorf("%d bytes counted, %d there", used, there)
+			}
+			sh(t, `rm "$1"/*`, u.dir)
+			eventually(t, "all room is free", func() bool { return u.used() == 0 })
+		})
+	}
+}
+
+// TestUploadQuotaPast has a writer, past us, go over the quota: all others are refused while it still writes.
+func TestUploadQuotaPast(t *testing.T) {
+	u := mountUpload(t, uploadSpec{Quota: testQuota})
+	f := openAs(t, u.path("big"), os.O_CREATE|os.O_WRONLY)
+	if u.stats().Passthrough == 0 {
+		return // the kernel or the rights do not allow it
+	}
+	if _, err := f.Write(make([]byte, testQuota+1<<20)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the writer is measured", func() bool { return u.used() > testQuota })
+	other := openAs(t, u.path("other"), os.O_CREATE|os.O_WRONLY)
+	if _, err := other.Write([]byte("x")); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("another writer: %v", err)
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(u.dir, &st); err != nil || st.Bavail != 0 {
+		t.Errorf("statfs: %+v, %v", st, err)
+	}
+	f.Close()
+	f = openAs(t, u.path("big"), os.O_WRONLY)
+	if _, err := f.WriteAt([]byte("x"), testQuota+2<<20); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("the writer, once it opens again: %v", err)
+	}
+	if err := f.Truncate(0); err != nil {
+		t.Error(err)
+	}
+	if _, err := other.Write([]byte("x")); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestUploadQuotaEvict makes room by eviction, and takes it again.
+func TestUploadQuotaEvict(t *testing.T) {
+	u := mountUpload(t, uploadSpec{Quota: testQuota})
+	write(t, u.path("one"), string(random(5<<20, 1)))
+	u.ok("settle")
+	u.evictOK(t, "one")
+	if used := u.used(); used > 64<<10 {
+		t.Errorf("%d bytes are counted after the eviction", used)
+	}
+	write(t, u.path("two"), string(random(5<<20, 2)))
+	if f, err := os.OpenFile(u.path("one"), os.O_WRONLY, 0); !errors.Is(err, syscall.ENOSPC) {
+		f.Close()
+		t.Errorf("brought back without room: %v", err)
+	}
+	checkFile(t, u.path("one"), random(5<<20, 1))
+	if err := os.Remove(u.path("two")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the room is free", func() bool { return u.used() < 1<<20 })
+	f := openAs(t, u.path("one"), os.O_RDWR)
+	f.WriteAt([]byte("x"), 0)
+	f.Close()
+	u.ok("settle")
+	if used, there := u.used(), u.inStaging(); used != there || used < 5<<20 {
+		t.Errorf("%d bytes counted, %d there", used, there)
+	}
+}
