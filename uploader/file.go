@@ -114,7 +114,7 @@ type checkedGroup struct {
 // check reads a file, and fails with ErrInvalid where it can't be kept.
 func (f File) check() (checked, error) {
 	c := checked{File: f}
-	c.Policy.Lifetime = cmp.Or(f.Policy.Lifetime, someLifetime)
+	c.Policy.Lifetime = cmp.Or(f.Policy.Lifetime, someLifetime).Truncate(time.Second)
 	if len(f.Name) > maxName || len(f.Groups) > maxGroups {
 		return c, fmt.Errorf("check file with a name of %d bytes and %d groups: %w", len(f.Name), len(f.Groups), ErrInvalid)
 	}

@@ -241,6 +241,7 @@ func (m *machine) remove(id FileID) {
 	m.detach(f)
 	delete(m.files, id)
 	m.out.goneFiles = append(m.out.goneFiles, id)
+	m.out.changed = append(m.out.changed, FileStatus{ID: id, Name: f.name, State: Failed, Reason: "removed"})
 }
 
 func (m *machine) cancel(id FileID) {

@@ -3,6 +3,7 @@ package uploader
 import (
 	"encoding/binary"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/holdfastfs/holdfast/uploader/seal"
@@ -215,7 +216,7 @@ const notNeeded = "not needed any more"
 // maxReason bounds what is kept of a reason, in bytes.
 const maxReason = 512
 
-func cut(s string) string { return s[:min(len(s), maxReason)] }
+func cut(s string) string { return strings.ToValidUTF8(s[:min(len(s), maxReason)], "?") }
 
 // to changes the state.
 func (m *machine) to(l *link, s LinkState) {

@@ -1,0 +1,136 @@
+package uploader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/holdfastfs/holdfast/erasure"
+	"github.com/holdfastfs/holdfast/uploader/seal"
+)
+
+var (
+	errUnsealed = errors.New("sealed bytes are not in memory")
+	errShard    = errors.New("shard is not what its CID says")
+)
+
+// sealer reads and seals chunks, a few at once, and holds what is sealed until it is dropped. How much
+// that may be is decided by who calls it.
+type sealer struct {
+	secret  []byte
+	chunks  Chunks
+	journal journal
+	slots   chan struct{}
+
+	mu   sync.Mutex // guards held
+	held map[seal.LinkID]*sealed
+}
+
+// sealed is a sealed chunk. It does not change once its bytes are there.
+type sealed struct {
+	key      seal.Key
+	segments seal.Map
+	bytes    []byte // nil: not yet
+}
+
+// segment returns the bytes of segment i.
+func (s *sealed) segment(i int) []byte {
+	from := i * seal.SegmentBytes
+	return s.bytes[from : from+seal.SegmentLen(int64(len(s.bytes)), i)]
+}
+
+func newSealer(cfg Config, j journal) *sealer {
+	return &sealer{
+		secret: cfg.Secret, chunks: cfg.Chunks, journal: j,
+		slots: make(chan struct{}, cfg.Limits.Sealers), held: make(map[seal.LinkID]*sealed),
+	}
+}
+
+// expect makes room for a link's sealed bytes, before seal is called.
+func (s *sealer) expect(id seal.LinkID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held[id] = &sealed{}
+}
+
+// drop lets go of a link's sealed bytes, also of those that are being made.
+func (s *sealer) drop(id seal.LinkID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.held, id)
+}
+
+// get returns a link's sealed bytes, or nil.
+func (s *sealer) get(id seal.LinkID) *sealed {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if k := s.held[id]; k != nil && k.bytes != nil {
+		return k
+	}
+	return nil
+}
+
+// seal reads a link's chunk, seals it and returns its root. All errors are local.
+func (s *sealer) seal(ctx context.Context, r *record) ([32]byte, error) {
+	select {
+	case s.slots <- struct{}{}:
+		defer func() { <-s.slots }()
+	case <-ctx.Done():
+		return [32]byte{}, errLocal{context.Cause(ctx)}
+	}
+	k := sealed{key: seal.KeyFor(s.secret, r.Provider, r.Chunk)}
+	var err error
+	if k.bytes, err = s.read(ctx, r); err == nil {
+		k.segments, err = k.key.Seal(k.bytes, k.bytes)
+	}
+	if err != nil {
+		return [32]byte{}, errLocal{fmt.Errorf("seal chunk %s: %w", r.Chunk, err)}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if place := s.held[r.ID]; place != nil && place.bytes == nil {
+		s.held[r.ID] = &k
+	}
+	return k.segments.Root(), nil
+}
+
+// read returns a chunk's bytes, each shard checked against its CID, so that nobody else is blamed for it.
+func (s *sealer) read(ctx context.Context, r *record) ([]byte, error) {
+	descriptor, err := s.journal.descriptor(r.Chunk)
+	if err != nil {
+		return nil, err
+	}
+	shards, err := erasure.DecodeChunk(descriptor)
+	if err != nil {
+		return nil, err
+	}
+	b := make([]byte, 0, r.Bytes)
+	for _, shard := range shards {
+		part, err := s.chunks.ReadShard(ctx, shard.CID)
+		if err != nil {
+			return nil, fmt.Errorf("read shard %s: %w", shard.CID, err)
+		}
+		if err := check(shard, part); err != nil {
+			return nil, err
+		}
+		b = append(b, part...)
+	}
+	return b, nil
+}
+
+func check(shard erasure.Shard, b []byte) error {
+	var is cid.Cid
+	if len(b) == shard.Bytes {
+		var err error
+		if is, err = shard.CID.Prefix().Sum(b); err != nil {
+			return fmt.Errorf("check shard %s: %w", shard.CID, err)
+		}
+	}
+	if !is.Equals(shard.CID) {
+		return fmt.Errorf("shard %s of %d bytes: %w", shard.CID, len(b), errShard)
+	}
+	return nil
+}
