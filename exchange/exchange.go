@@ -11,6 +11,7 @@ import (
 
 	blocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
+	"golang.org/x/time/rate"
 )
 
 // Config says what an [Exchange] works with. Network, Providers and Store are required.
@@ -49,6 +50,7 @@ type Exchange struct {
 	intents   atomic.Uint64
 	slots     chan struct{}       // a place for each caller that waits
 	rescuers  chan struct{}       // a place for each rescue that runs
+	shuts     rate.Sometimes      // peers that are shut out are named; strangers without end would fill the log
 	requests  chan any            // of callers: request, or forgetEvent after it
 	events    chan any            // of the network; not read while the store is behind
 	answers   chan any            // of dials, searches and the store
@@ -87,6 +89,7 @@ func New(cfg Config) (*Exchange, error) {
 		cfg: cfg, limits: limits, log: cfg.Logger,
 		slots:     make(chan struct{}, limits.Wants),
 		rescuers:  make(chan struct{}, limits.Rescues),
+		shuts:     rate.Sometimes{First: 100, Interval: time.Second},
 		requests:  make(chan any, 256),
 		events:    make(chan any, 64),
 		answers:   make(chan any, 256),

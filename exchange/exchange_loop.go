@@ -177,7 +177,7 @@ func (l *loop) act(ctx context.Context, r ready) {
 		l.tasks.Go(func() { l.runDial(ctx, info) })
 	}
 	for _, p := range r.unasked {
-		l.log.Warn("peer is shut out for a while", "op", "receive", "peer", p, "err", errUnasked)
+		l.shuts.Do(func() { l.log.Warn("peer is shut out for a while", "op", "receive", "peer", p, "err", errUnasked) })
 	}
 	for _, p := range r.disconnects {
 		l.tasks.Go(func() { l.cfg.Network.Disconnect(p) })
@@ -224,7 +224,9 @@ func (i inbox) SendFailed(ctx context.Context, p peer.ID, err error) {
 
 // PeerMisbehaved implements Handler.
 func (i inbox) PeerMisbehaved(ctx context.Context, p peer.ID, err error) {
-	i.e.log.Warn("peer broke the protocol and is shut out for a while", "op", "receive", "peer", p, "err", err)
+	i.e.shuts.Do(func() {
+		i.e.log.Warn("peer broke the protocol and is shut out for a while", "op", "receive", "peer", p, "err", err)
+	})
 	i.take(ctx, misbehavedEvent{p, err})
 }
 

@@ -148,10 +148,16 @@ func (m *machine) have(p *peerState, pr Presence) {
 	m.stats.Haves++
 	p.learnPrice(pr)
 	w := m.wants[pr.CID]
-	if w == nil || w.state == wantStoring {
+	if s := m.sessions[pr.CID]; w == nil && s != nil {
+		m.join(s, p).cold = 0 // the root came before this word did; who has it is good for more
+	}
+	if w == nil {
 		return
 	}
 	m.join(w.session, p).cold = 0
+	if w.state == wantStoring {
+		return
+	}
 	a := w.askOf(p)
 	if a != nil && a.kind == WantBlock {
 		m.counter(a, offerOf(pr))

@@ -105,6 +105,9 @@ func (m *machine) choose(w *want) (best *peerState, some bool) {
 			best, bestCost, price = mb.peer, cost, o.price
 		}
 	}
+	if best != nil && price > 0 && w.othersAsked(best) && m.worth(s, price) > m.limits.HaveTimeout {
+		return nil, true // somebody cheaper may be about to say that it has the block
+	}
 	if best != nil && (best.proven() || price > 0) && bestCost > 3*least+slack {
 		return nil, true // the faster one is worth waiting for
 	}

@@ -82,6 +82,9 @@ func (m *machine) tooDearError(w *want, a *ask) error {
 	if c := w.session.wallet; c != nil {
 		e.Limit = c.MaxPricePerMiB
 	}
+	if rate := a.peer.perMiB; rate > e.Limit {
+		e.PerMiB = min(e.PerMiB, rate) // small blocks' prices are rounded up
+	}
 	return e
 }
 

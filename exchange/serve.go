@@ -147,6 +147,7 @@ func (s *server) worker(ctx context.Context) {
 		m := l.fill(ctx)
 		bytes := m.weight()
 		s.mu.Lock()
+		l.filling = false
 		s.takeLocked(l, bytes-s.cfg.MessageBytes)
 		l.debt = max(0, l.debt+bytes-s.cfg.MessageBytes)
 		l.readyLocked()
@@ -186,7 +187,8 @@ func (s *server) next() *ledger {
 			continue
 		}
 		s.takeLocked(l, s.cfg.MessageBytes)
-		l.readyLocked() // another worker may fill its next message meanwhile
+		l.filling = l.tab != nil // what a message costs is known when it is filled
+		l.readyLocked()          // another worker may fill its next message meanwhile
 		return l
 	}
 }

@@ -55,8 +55,9 @@ type ledger struct {
 
 	closed   bool
 	onRing   bool
-	inFlight int // bytes read or being sent
-	debt     int // bytes that messages had beyond their turn's share
+	filling  bool // a worker fills a message that is to be paid
+	inFlight int  // bytes read or being sent
+	debt     int  // bytes that messages had beyond their turn's share
 	seq      uint64
 	wants    map[cid.Cid]*demand
 	queue    demandHeap
@@ -252,7 +253,7 @@ func (l *ledger) idleLocked() bool {
 // readyLocked gives the ledger a turn when it has something to answer and room in flight.
 func (l *ledger) readyLocked() {
 	cfg := &l.s.cfg
-	if l.closed || l.onRing || l.idleLocked() || l.inFlight > 0 && l.inFlight+cfg.MessageBytes > cfg.PeerBytes {
+	if l.closed || l.onRing || l.filling || l.idleLocked() || l.inFlight > 0 && l.inFlight+cfg.MessageBytes > cfg.PeerBytes {
 		return
 	}
 	l.onRing = true

@@ -93,6 +93,11 @@ func (w *want) pending(k EntryKind) int {
 	return n
 }
 
+// othersAsked says whether somebody else than p has yet to say whether it has the block.
+func (w *want) othersAsked(p *peerState) bool {
+	return slices.ContainsFunc(w.asks, func(a *ask) bool { return a.peer != p && a.kind == WantHave && a.live() })
+}
+
 // deny notes that p is not to be asked until the session looks around again.
 func (w *want) deny(p *peerState) {
 	if w.tried == nil {

@@ -54,7 +54,7 @@ func (a *Accounts) accept(ctx context.Context, from peer.ID, v Voucher) (Amount,
 		if err != nil {
 			return 0, err
 		}
-		return a.begin(from, c, v)
+		return a.begin(ctx, from, c, v)
 	case live(r) && a.views.stale(v.Channel, now, a.freshFor(r)):
 		if err := a.refresh(ctx, tagIn, from, v.Channel); err != nil {
 			return 0, err
@@ -113,7 +113,7 @@ func (a *Accounts) strangersChannel(ctx context.Context, from peer.ID, id Channe
 }
 
 // begin takes the first voucher of a channel.
-func (a *Accounts) begin(from peer.ID, c Channel, v Voucher) (Amount, error) {
+func (a *Accounts) begin(ctx context.Context, from peer.ID, c Channel, v Voucher) (Amount, error) {
 	r := recordOf(c)
 	more, err := a.growth(r, v, a.cfg.Now())
 	if err != nil || !live(r) {
@@ -127,10 +127,30 @@ func (a *Accounts) begin(from peer.ID, c Channel, v Voucher) (Amount, error) {
 	case more == 0:
 		return 0, nil
 	}
-	if err := a.addIncoming(from, c, r); err != nil {
+	err = a.addIncoming(from, c, r)
+	if errors.Is(err, ErrLimit) {
+		if err = a.closeUsedUp(ctx, from); err == nil {
+			err = a.addIncoming(from, c, recordOf(c))
+		}
+	}
+	if err != nil {
 		return 0, err
 	}
 	return a.take(from, v)
+}
+
+// closeUsedUp closes the channels that a peer has paid all of its deposit through, rather than at the next look: a
+// payer of small deposits needs many in a row. The caller holds the peer's lock.
+func (a *Accounts) closeUsedUp(ctx context.Context, from peer.ID) error {
+	return a.forPeer(tagIn, from, func(e entry) error {
+		if e.rec.Phase != pb.Record_Open || e.rec.Amount < e.rec.Deposit {
+			return nil
+		}
+		if err := a.retire(tagIn, from, e.id); err != nil {
+			return err
+		}
+		return a.closeLedger(ctx, e)
+	})
 }
 
 // recordOf is what there is to know of a channel when no voucher of it is known.

@@ -1,6 +1,8 @@
 package payment
 
 import (
+	"errors"
+	"fmt"
 	"testing"
 	"time"
 )
@@ -46,5 +48,33 @@ func TestPurposesStayApart(t *testing.T) {
 	}
 	if got, err := storagePayee.acc.Received(w.payer.id); err != nil || got != 20 {
 		t.Errorf("received %d for storage, %v", got, err)
+	}
+}
+
+// TestUsedUpChannelsMakeRoom: a payer of small deposits goes through many channels without the payee looking at the
+// ledger in between.
+func TestUsedUpChannelsMakeRoom(t *testing.T) {
+	w := newWorld(t, nil)
+	const deposits = 100
+	for i := range deposits {
+		w.payer.ensure(w.payee.id, 10)
+		if grew := w.payee.accept(w.payer.id, w.payer.pay(w.payee.id, 10, fmt.Sprint(i))); grew != 10 {
+			t.Fatalf("deposit %d: grew by %d", i, grew)
+		}
+	}
+	w.agree(t, 10*deposits)
+	// Channels with something left don't make room for others.
+	for i := range w.payee.acc.cfg.Limits.PaidPerPeer + 1 {
+		o, err := NewOpening(w.payer.key, w.payee.id, 100, 24*time.Hour, w.clock.now())
+		must(t, err)
+		c, err := w.book.Open(t.Context(), o)
+		must(t, err)
+		v, err := NewVoucher(w.payer.key, c.ID, 1, 1)
+		must(t, err)
+		if _, err = w.payee.acc.Accept(t.Context(), w.payer.id, v); i == w.payee.acc.cfg.Limits.PaidPerPeer {
+			wantErr(t, err, ErrLimit)
+		} else if err != nil && !errors.Is(err, ErrLimit) {
+			t.Fatal(err)
+		}
 	}
 }
