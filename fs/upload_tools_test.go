@@ -27,7 +27,7 @@ var toolTests = map[string]string{
 	"look":     `cp -r "$1" a; test "$(find a -type f | wc -l)" = "$(find "$1" -type f | wc -l)"; du -s a >/dev/null; df . | grep -q holdfast; (cd "$1" && find . -type f -exec sha256sum {} + ) >"$2/sums"; cd a; sha256sum --quiet -c "$2/sums"; ls -lR >/dev/null; find . -newer text >/dev/null`,
 	"two":      `(for i in $(seq 200); do echo one >>log; done) & (for i in $(seq 200); do echo two >>log; done) & wait; test "$(sort log | uniq -c | tr -s ' ' | tr '\n' ,)" = ' 200 one, 200 two,'`,
 	"flock":    `echo 0 >n; for w in 1 2 3 4; do (for i in $(seq 20); do flock n sh -c 'echo $(($(cat n)+1)) >n'; done) & done; wait; test "$(cat n)" = 80`,
-	"go": `export GOCACHE="$2/cache" GOFLAGS=-mod=mod GOTOOLCHAIN=local GOPROXY=off; mkdir -p m/inner; cd m; printf 'module example.com/m\n\ngo 1.26\n' >go.mod
+	"go": `export GOFLAGS=-mod=mod GOTOOLCHAIN=local GOPROXY=off; mkdir -p m/inner; cd m; printf 'module example.com/m\n\ngo 1.26\n' >go.mod
 		printf 'package inner\n\nfunc Say() string { return "built" }\n' >inner/inner.go; printf 'package main\n\nimport (\n\t"os"\n\n\t"example.com/m/inner"\n)\n\nfunc main() { os.Stdout.WriteString(inner.Say()) }\n' >main.go
 		go build -o prog .; test "$(./prog)" = built; go vet ./...; cp prog other; ./other >/dev/null; rm prog; go build -o prog .; ./prog >/dev/null`,
 }
