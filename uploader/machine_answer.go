@@ -85,7 +85,7 @@ func (m *machine) done(e doneEvent) {
 	case f.work == workChannel:
 		m.channelDone(p, e, kind)
 	case f.work == workRelease:
-		m.releaseDone(l, e, kind)
+		m.releaseDone(l, e)
 	case !l.live(): // it ended meanwhile
 		m.lateDone(l, f.work, e)
 	case l.State == LinkSigned:
@@ -258,7 +258,7 @@ func (m *machine) refused(l *link, w work, reason string, code seal.RefusalCode)
 	default:
 		m.shun(p, 0)
 	}
-	if w == workStore {
+	if w == workStore && !l.twice {
 		l.asked, l.State = false, LinkCreated // there is nothing to be released
 	}
 	m.failed(l, reason, false)
@@ -369,12 +369,12 @@ func (m *machine) quoteDone(p *provider, e doneEvent, kind fault) {
 	}
 }
 
-// releaseDone: whatever the provider says, it was told; silence means later.
-func (m *machine) releaseDone(l *link, e doneEvent, kind fault) {
+// releaseDone: what the provider does not know needs no release; anything else means later.
+func (m *machine) releaseDone(l *link, e doneEvent) {
 	var r *seal.Refusal
-	later := kind == silence || errors.As(e.err, &r) && (r.Code == seal.RefusedBusy || r.Code == seal.RefusedLimit ||
-		r.Code == seal.RefusedClosing || r.Code == seal.RefusedFailed)
-	if later && l.Expiry > m.wall.Unix() && m.links[l.ID] == l {
+	told := e.err == nil || errors.As(e.err, &r) && (r.Code == seal.RefusedUnknownLink || r.Code == seal.RefusedNotStored ||
+		r.Code == seal.RefusedUnpaid || r.Code == seal.RefusedMalformed)
+	if !told && l.Expiry > m.wall.Unix() && m.links[l.ID] == l {
 		l.tries++
 		m.timers.set(&l.retry, m.now+m.backoff(l.tries), func() { m.advance(l) })
 		return

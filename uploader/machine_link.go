@@ -21,6 +21,7 @@ type link struct {
 	waits  bool   // for the provider's channel
 	listed bool   // the record is written with the next Ready
 	asked  bool   // the provider may have heard of it
+	twice  bool   // and was asked again: a refusal does not say that it knows nothing
 
 	inMemory bool // sealed bytes are, or are about to be
 	sealed   bool // they are

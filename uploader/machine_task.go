@@ -197,7 +197,7 @@ func (m *machine) dispatchTo(p *provider) {
 func (m *machine) leaving(w work, l *link) {
 	switch {
 	case w == workStore:
-		l.asked = true
+		l.twice, l.asked = l.asked, true
 	case w == workMap && l.State < LinkSendingMap:
 		m.sendingMap(l)
 	case (w == workSign || w == workRenew) && l.State < LinkAskingSignature:

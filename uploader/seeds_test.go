@@ -1,0 +1,10 @@
+//go:build !long
+
+package uploader
+
+const (
+	// randomSeeds is how many lives TestRandomEvents lives.
+	randomSeeds = 300
+	// stopSeeds is how many lives TestStopAtEveryReady stops.
+	stopSeeds = 1000
+)
