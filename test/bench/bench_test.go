@@ -13,12 +13,17 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/holdfastfs/holdfast/test/swarm"
 )
 
 // TestMain lets the test binary be the raw stream's server, as main does.
 func TestMain(m *testing.M) {
 	if os.Getenv(rawServerEnv) != "" {
 		os.Exit(exitCode(serveRaw(os.Stdin, os.Stdout)))
+	}
+	if os.Getenv(holderEnv) != "" {
+		os.Exit(exitCode(swarm.Hold(os.Args[1:], os.Stdin, os.Stdout)))
 	}
 	os.Exit(m.Run())
 }
@@ -56,6 +61,8 @@ func TestGoal(t *testing.T) {
 		{goal{withinMS, 19}, 20, false, "≤ 19.0 ms"},
 		{goal{withinMiB, 6}, 6, true, "≤ 6 MiB"},
 		{goal{withinMiB, 5}, 6, false, "≤ 5 MiB"},
+		{goal{shareMost, 6 << 20}, 6 << 20, true, "≤ 6291456.000"},
+		{goal{shareMost, 0.55}, 6 << 20, false, "≤ 0.550"},
 		{goal{withinCPU, 1}, 31457280000, false, "≤ 1.00 % of a core"},
 	} {
 		v := c.goal.value(ours, ref)
@@ -321,7 +328,7 @@ func TestTable(t *testing.T) {
 func TestRowsHaveTheirParts(t *testing.T) {
 	seen := make(map[string]bool)
 	for _, r := range rows() {
-		absolute := r.goal.kind == withinMS || r.goal.kind == withinMiB || r.goal.kind == withinCPU
+		absolute := r.goal.kind == withinMS || r.goal.kind == withinMiB || r.goal.kind == shareMost || r.goal.kind == withinCPU
 		if r.name == "" || seen[r.name] || r.ours == nil || absolute != (r.ref == nil) || r.goal.bound <= 0 || r.unit == "" {
 			t.Errorf("row %q is incomplete or there twice", r.name)
 		}

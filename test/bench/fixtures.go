@@ -21,6 +21,8 @@ type fixtures struct {
 	home           *swarm.Node
 	bigCID         string
 	treeCID        string
+	manifest       string            // of the big file
+	holders        map[string]string // addresses, by the columns of it that they keep
 	mounts         map[string]string // by CID and flags
 	nodes, scratch int               // made so far, for their names
 }

@@ -27,6 +27,8 @@ import (
 	"syscall"
 
 	"github.com/dustin/go-humanize"
+
+	"github.com/holdfastfs/holdfast/test/swarm"
 )
 
 // options are the command's flags.
@@ -45,6 +47,9 @@ type options struct {
 func main() {
 	if os.Getenv(rawServerEnv) != "" {
 		os.Exit(exitCode(serveRaw(os.Stdin, os.Stdout)))
+	}
+	if os.Getenv(holderEnv) != "" {
+		os.Exit(exitCode(swarm.Hold(os.Args[1:], os.Stdin, os.Stdout)))
 	}
 	opt, err := parseOptions(os.Args[1:], os.Stderr)
 	if errors.Is(err, flag.ErrHelp) {

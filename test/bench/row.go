@@ -38,6 +38,7 @@ const (
 	timesMost                 // our time over the reference's
 	withinMS                  // our time in milliseconds; no reference
 	withinMiB                 // memory in MiB; no reference
+	shareMost                 // our work alone; no reference
 	withinCPU                 // percent of a core; no reference
 )
 
@@ -49,6 +50,8 @@ func (g goal) value(ours, ref sample) float64 {
 		return ours.took.Seconds() / ref.took.Seconds()
 	case withinMS:
 		return ours.took.Seconds() * 1e3
+	case shareMost:
+		return ours.work
 	case withinCPU:
 		return 100 * ours.rate()
 	default:
@@ -79,6 +82,8 @@ func (g goal) format(v float64) string {
 		return fmt.Sprintf("%.2f × time", v)
 	case withinMS:
 		return fmt.Sprintf("%.1f ms", v)
+	case shareMost:
+		return fmt.Sprintf("%.3f", v)
 	case withinCPU:
 		return fmt.Sprintf("%.2f %% of a core", v)
 	default:

@@ -7,6 +7,7 @@ func rows() []row {
 	rows = append(rows, withoutPassthroughRows()...)
 	rows = append(rows, importRows()...)
 	rows = append(rows, networkRows()...)
+	rows = append(rows, protectRows()...)
 	rows = append(rows, treeRows()...)
 	return append(rows, idleRow(), memoryRow())
 }
