@@ -80,7 +80,10 @@ func (s *stage) cut() []Arrival {
 func (e *Exchange) storeArrivals(ctx context.Context) {
 	for batch := e.storing.take(ctx); batch != nil; batch = e.storing.take(ctx) {
 		e.storing.busy.Add(1)
-		err := e.cfg.Store.Put(ctx, batch)
+		var err error
+		if kept := slices.DeleteFunc(slices.Clone(batch), func(a Arrival) bool { return a.Passing }); len(kept) > 0 {
+			err = e.cfg.Store.Put(ctx, kept)
+		}
 		e.storing.busy.Add(-1)
 		if bad := err != nil && ctx.Err() == nil; e.storeBad.Swap(bad) != bad && bad {
 			e.log.Error("fetched blocks can't be kept: they are passed on, and fetched again when needed", "op", "put", "err", err)
@@ -91,12 +94,15 @@ func (e *Exchange) storeArrivals(ctx context.Context) {
 
 // tellStored tells the machine, and the network, which may have peers that wait for these blocks.
 func (e *Exchange) tellStored(ctx context.Context, batch []Arrival, err error) {
-	cids := make([]cid.Cid, len(batch))
-	for i, a := range batch {
-		cids[i] = a.Block.Cid()
+	var all, kept []cid.Cid
+	for _, a := range batch {
+		all = append(all, a.Block.Cid())
+		if !a.Passing {
+			kept = append(kept, a.Block.Cid())
+		}
 	}
-	e.answer(ctx, storedEvent{cids, err})
+	e.answer(ctx, storedEvent{all, err})
 	if n, ok := e.cfg.Network.(interface{ NotifyNewBlocks(...cid.Cid) }); ok && err == nil {
-		n.NotifyNewBlocks(cids...)
+		n.NotifyNewBlocks(kept...)
 	}
 }

@@ -140,6 +140,22 @@ func TestLateWatchersAreToldAtOnce(t *testing.T) {
 	checkMachine(t, m)
 }
 
+// TestPassingBlocks: a block that is not to be kept is handed on as such, unless somebody else wants it kept.
+func TestPassingBlocks(t *testing.T) {
+	for _, c := range []struct{ first, second, want bool }{{true, true, true}, {true, false, false}, {false, true, false}} {
+		m := onePeer(t)
+		b := leaf(1, 1000)
+		m.Step(wantEvent{intent: 1, want: Want{CID: b.Cid(), Passing: c.first}})
+		m.Step(wantEvent{intent: 2, want: Want{CID: b.Cid(), Passing: c.second}})
+		m.Ready()
+		m.Step(receivedEvent{"p", Incoming{Blocks: []blocks.Block{b}}})
+		if r := m.Ready(); len(r.stores) != 1 || r.stores[0].Passing != c.want {
+			t.Errorf("%+v: %+v", c, r.stores)
+		}
+		checkMachine(t, m)
+	}
+}
+
 // TestProbesFetchNothing: who only wants to know whether somebody has a block gets no block.
 func TestProbesFetchNothing(t *testing.T) {
 	m := onePeer(t)

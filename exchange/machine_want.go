@@ -35,6 +35,7 @@ func (m *machine) rejoin(w *want, e wantEvent) {
 	if w.Place == (Place{}) {
 		w.Place = e.want.Place
 	}
+	w.Passing = w.Passing && e.want.Passing
 	if w.bulk && !e.bulk {
 		w.bulk = false
 		if w.state == wantQueued {
@@ -231,7 +232,7 @@ func (m *machine) deliver(p *peerState, b blocks.Block) {
 	w.state, w.block = wantStoring, b
 	m.storing += n
 	m.stats.Bytes += uint64(n)
-	m.out.stores = append(m.out.stores, Arrival{Block: b, Place: w.Place})
+	m.out.stores = append(m.out.stores, Arrival{Block: b, Place: w.Place, Passing: w.Passing})
 }
 
 // namesake returns the want for a block's bytes under another CID of the same multihash, and the block

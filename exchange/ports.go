@@ -138,12 +138,14 @@ type Want struct {
 	CID     cid.Cid
 	Dataset cid.Cid // root under which the block was met; where discovery looks. May be undefined.
 	Place   Place
+	Passing bool // the block is not to be kept in the store, unless another want for it says nothing of it
 }
 
 // Arrival is a verified block on its way to the store.
 type Arrival struct {
-	Block blocks.Block
-	Place Place
+	Block   blocks.Block
+	Place   Place
+	Passing bool // it is not to be kept; no [Store] sees it
 }
 
 // Store is where arrivals go and what is served to peers. Methods are safe for concurrent use.

@@ -7,8 +7,8 @@
 //
 // # Promises
 //
-//   - A stripe is rebuilt once at a time, however many readers wait for its blocks, and all its blocks that were lost
-//     are kept, as their readers come next.
+//   - A stripe is rebuilt once at a time, however many readers wait for its blocks. Blocks of it that were lost and that
+//     nobody waits for are put into the store, as their readers come next; the others are kept by who asked for them.
 //   - As many shards are fetched as the stripe has blocks. Those in the local store come first, then blocks of the
 //     dataset, then parity. Another one is asked for when one can't be found, or all are slow.
 //   - A manifest is trusted for nothing. Shards are checked against their CIDs by whoever fetched them, and what

@@ -16,8 +16,8 @@ import (
 // gathering fetches as many shards of a stripe as it takes. One goroutine, that of run, uses it.
 //
 // Shards are held in memory while enough of them are here or known to come. A gathering that waits for shards which
-// nobody is known to have is parked: it lets go of what it holds, which the local store has, so that hopeless stripes
-// never keep others out of memory.
+// nobody is known to have is parked: it lets go of what it holds, so that hopeless stripes never keep others out of
+// memory. When there is hope it is read from the store, or fetched, again.
 type gathering struct {
 	r      *Recovery
 	root   cid.Cid
@@ -229,8 +229,9 @@ func (g *gathering) launch(ctx context.Context) bool {
 		default: // so often as this it was lost and found; it is waited for
 		}
 	}
+	want := exchange.Want{CID: g.all[i].CID, Dataset: g.root, Passing: i >= g.need} // parity is of no use here afterwards
 	g.r.work.Go(func() {
-		b, err := g.r.cfg.Engine.FetchPlain(ctx, exchange.Want{CID: g.all[i].CID, Dataset: g.root}, missing)
+		b, err := g.r.cfg.Engine.FetchPlain(ctx, want, missing)
 		g.arrived <- arrival{i, b, err}
 	})
 	return true

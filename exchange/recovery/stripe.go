@@ -17,7 +17,8 @@ type flightKey struct{ manifest, first cid.Cid }
 
 // flight is one stripe being rebuilt, for all who wait for any of its blocks.
 type flight struct {
-	waiters int // guarded by the Recovery's lock
+	waiters int   // guarded by the Recovery's lock
+	wanted  []int // how many of them wait for each block; guarded by the same
 	cancel  context.CancelCauseFunc
 	done    chan struct{} // closed when data or err is set
 	data    [][]byte      // the stripe's blocks; those that were neither lost nor needed are nil
@@ -36,27 +37,29 @@ func (r *Recovery) stripe(ctx context.Context, m *erasure.Manifest, found erasur
 	}
 	f := r.flights[key]
 	if f == nil {
-		f = &flight{done: make(chan struct{})}
+		f = &flight{done: make(chan struct{}), wanted: make([]int, len(found.Stripe.Data))}
 		r.flights[key] = f
 		fctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 		f.cancel = cancel
 		r.work.Go(func() { r.fly(fctx, key, f, m, found) })
 	}
 	f.waiters++
+	f.wanted[found.Shard]++
 	r.mu.Unlock()
 	select {
 	case <-f.done:
 		return f.data, f.err
 	case <-ctx.Done():
-		r.leave(key, f)
+		r.leave(key, f, found.Shard)
 		return nil, context.Cause(ctx)
 	}
 }
 
 // leave takes a waiter away; with the last one the flight ends.
-func (r *Recovery) leave(key flightKey, f *flight) {
+func (r *Recovery) leave(key flightKey, f *flight, shard int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	f.wanted[shard]--
 	if f.waiters--; f.waiters == 0 && r.flights[key] == f {
 		delete(r.flights, key)
 		f.cancel(errNobodyWaits)
@@ -66,7 +69,7 @@ func (r *Recovery) leave(key flightKey, f *flight) {
 // fly rebuilds one stripe.
 func (r *Recovery) fly(ctx context.Context, key flightKey, f *flight, m *erasure.Manifest, found erasure.Found) {
 	began := time.Now()
-	f.data, f.err = r.rebuild(ctx, m, found)
+	f.data, f.err = r.rebuild(ctx, f, m, found)
 	f.cancel(errNobodyWaits)
 	r.mu.Lock()
 	if r.flights[key] == f {
@@ -85,7 +88,7 @@ func (r *Recovery) fly(ctx context.Context, key flightKey, f *flight, m *erasure
 }
 
 // rebuild gathers shards, decodes what is lost of the stripe's blocks, checks and keeps it.
-func (r *Recovery) rebuild(ctx context.Context, m *erasure.Manifest, found erasure.Found) ([][]byte, error) {
+func (r *Recovery) rebuild(ctx context.Context, f *flight, m *erasure.Manifest, found erasure.Found) ([][]byte, error) {
 	s := found.Stripe
 	codec, err := codecOf(m)
 	if err != nil {
@@ -109,7 +112,7 @@ func (r *Recovery) rebuild(ctx context.Context, m *erasure.Manifest, found erasu
 	if err := codec.Reconstruct(g.shards, s.Lengths(), want); err != nil {
 		return nil, fmt.Errorf("decode: %w", err)
 	}
-	if err := r.keep(ctx, s.Data, g.shards, lost); err != nil {
+	if err := r.keep(ctx, f, s.Data, g.shards, lost); err != nil {
 		return nil, err
 	}
 	return g.shards[:len(s.Data)], nil
@@ -120,10 +123,11 @@ func codecOf(m *erasure.Manifest) (*erasure.Codec, error) {
 	return erasure.New(k, parity)
 }
 
-// keep checks the blocks that were lost and puts them into the store. A store that refuses them is no reason to withhold
-// them from their readers.
-func (r *Recovery) keep(ctx context.Context, data []erasure.Shard, shards, before [][]byte) error {
+// keep checks the blocks that were lost, and puts those into the store that nobody waits for: of the others it is known
+// to who waits where they belong. A store that refuses them is no reason to withhold them from their readers.
+func (r *Recovery) keep(ctx context.Context, f *flight, data []erasure.Shard, shards, before [][]byte) error {
 	var arrivals []exchange.Arrival
+	rebuilt := 0
 	for i, d := range data {
 		if len(before[i]) > 0 || d.Bytes == 0 {
 			continue
@@ -132,10 +136,19 @@ func (r *Recovery) keep(ctx context.Context, data []erasure.Shard, shards, befor
 		if err != nil {
 			return fmt.Errorf("block %s of it: %w", d.CID, err)
 		}
-		arrivals = append(arrivals, exchange.Arrival{Block: b})
+		rebuilt++
 		r.counts.bytes.Add(uint64(d.Bytes))
+		r.mu.Lock()
+		wanted := f.wanted[i] > 0
+		r.mu.Unlock()
+		if !wanted {
+			arrivals = append(arrivals, exchange.Arrival{Block: b})
+		}
 	}
-	r.counts.rebuilt.Add(uint64(len(arrivals)))
+	r.counts.rebuilt.Add(uint64(rebuilt))
+	if len(arrivals) == 0 {
+		return nil
+	}
 	if err := r.cfg.Store.Put(ctx, arrivals); err != nil && ctx.Err() == nil {
 		r.log.Warn("rebuilt blocks are not kept", "blocks", len(arrivals), "err", err)
 	}
