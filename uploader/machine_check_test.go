@@ -9,7 +9,6 @@ import (
 
 // checkMachine checks what holds after every Ready.
 func checkMachine(t testing.TB, m *machine) {
-	t.Helper()
 	checkProviders(t, m)
 	active, sealed := 0, int64(0)
 	for id, l := range m.links {
@@ -45,7 +44,6 @@ func checkMachine(t testing.TB, m *machine) {
 }
 
 func checkProviders(t testing.TB, m *machine) {
-	t.Helper()
 	busy := make(map[*provider]int)
 	for _, f := range m.flights {
 		if f.slot {
@@ -70,7 +68,6 @@ func checkProviders(t testing.TB, m *machine) {
 
 // checkChunk checks that no provider has a chunk twice, or two columns of a group that were placed together.
 func checkChunk(t testing.TB, m *machine, c *chunk) {
-	t.Helper()
 	at := make(map[peer.ID]bool)
 	for _, l := range c.links {
 		if !l.live() || l.renewal() && l.open() {

@@ -1,0 +1,313 @@
+package uploader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/holdfastfs/holdfast/uploader/seal"
+)
+
+func TestUploadOverStreams(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t, 8)
+		u, stop := start(t, n.config(), newMemory())
+		defer stop()
+		ctx := t.Context()
+		a, b := n.file("a", 6, Policy{}), n.file("b", 3, Policy{Redundancy: 2})
+		for _, f := range []File{a, b, a} {
+			if err := u.AddFile(ctx, f); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, f := range []File{a, b} {
+			if err := u.Wait(ctx, f.ID); err != nil {
+				t.Fatal(err)
+			}
+		}
+		n.checkStored(a, 1)
+		n.checkStored(b, 2)
+		if n.most > 3 {
+			t.Errorf("%d streams at once to a provider", n.most)
+		}
+		for c, times := range n.reads {
+			if times > 2 { // one for each link
+				t.Errorf("shard %s was read %d times", c, times)
+			}
+		}
+		time.Sleep(25 * time.Hour)
+		audits := 0
+		for _, s := range n.order {
+			audits += s.calls["audit"]
+		}
+		if audits < 12 {
+			t.Errorf("%d audits of 12 links", audits)
+		}
+	})
+}
+
+// TestTroubleAtEachMessage has one provider do each thing that is wrong. Files reach uploaded on others.
+func TestTroubleAtEachMessage(t *testing.T) {
+	spoils := map[string]func(*served){
+		"refuses":        func(s *served) { s.refuse = seal.RefusedLimit },
+		"is full":        func(s *served) { s.free = 1 },
+		"fills up":       func(s *served) { s.fillsUp = true },
+		"signs other":    func(s *served) { s.forgery = true },
+		"clock is off":   func(s *served) { s.skew = time.Hour },
+		"clock is back":  func(s *served) { s.skew = -time.Hour },
+		"is gone":        func(s *served) { s.gone = true },
+		"short expiries": func(s *served) { s.expiry = time.Hour },
+		"is dear":        func(s *served) { s.price = 1 },
+	}
+	for _, kind := range []string{"quote", "store", "map", "data", "sign"} {
+		spoils["stalls at "+kind] = func(s *served) { s.stallAt = kind }
+	}
+	for name, spoil := range spoils {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNetwork(t, 5)
+				spoil(n.order[0])
+				spoil(n.order[3])
+				u, stop := start(t, n.config(), newMemory())
+				defer stop()
+				f := n.file("f", 3, Policy{})
+				if err := u.AddFile(t.Context(), f); err != nil {
+					t.Fatal(err)
+				}
+				waitUploaded(t, u, f.ID)
+				n.checkStored(f, 1)
+			})
+		})
+	}
+}
+
+// waitUploaded waits through failures, for an hour.
+func waitUploaded(t *testing.T, u *Uploader, id FileID) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+	defer cancel()
+	err := u.Watch(ctx, func(s FileStatus) bool { return s.ID != id || s.State != Uploaded })
+	if err != nil {
+		s, _ := u.Status(t.Context(), id)
+		links, _ := u.Links(t.Context())
+		t.Fatalf("file is %s: %v\n%+v", s, err, links)
+	}
+}
+
+// TestLiarsAreFoundOut: who says that all is there already, or shows wrong segments, is replaced.
+func TestLiarsAreFoundOut(t *testing.T) {
+	for name, spoil := range map[string]func(*served){
+		"says it has all":      func(s *served) { s.liar = true },
+		"shows wrong segments": func(s *served) { s.rotten = true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNetwork(t, 6)
+				liar := n.order[2]
+				spoil(liar)
+				u, stop := start(t, n.config(), newMemory())
+				defer stop()
+				f := n.file("f", 5, Policy{})
+				if err := u.AddFile(t.Context(), f); err != nil {
+					t.Fatal(err)
+				}
+				waitUploaded(t, u, f.ID)
+				time.Sleep(25 * time.Hour)
+				waitUploaded(t, u, f.ID)
+				n.checkStored(f, 1)
+				links, err := u.Links(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, l := range links {
+					if l.Provider == liar.id && l.State != LinkFailed {
+						t.Errorf("link with the liar is %s", l.State)
+					}
+				}
+			})
+		})
+	}
+}
+
+// TestProviderVanishes: after a while its links have failed, and the chunk is elsewhere.
+func TestProviderVanishes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t, 5)
+		u, stop := start(t, n.config(), newMemory())
+		defer stop()
+		f := n.file("f", 4, Policy{})
+		if err := u.AddFile(t.Context(), f); err != nil {
+			t.Fatal(err)
+		}
+		waitUploaded(t, u, f.ID)
+		links, err := u.Links(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		lost := n.peers[links[0].Provider]
+		n.with(func() { lost.gone = true })
+		if err := u.PeerGone(t.Context(), lost.id); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Hour)
+		waitUploaded(t, u, f.ID)
+		n.checkStored(f, 1)
+		n.with(func() { lost.gone = false }) // it comes back, and is told that it need not keep it
+		time.Sleep(time.Hour)
+		if kept := lost.kept(); len(kept) > 0 {
+			t.Errorf("the provider that came back keeps %d chunks", len(kept))
+		}
+	})
+}
+
+// TestRestarts stops the uploader again and again. In the end all is there, once.
+func TestRestarts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t, 6)
+		for _, s := range n.order {
+			s.stallAt = "" // answers at once: what stops is where the writer stands
+		}
+		j := newMemory()
+		f := n.file("f", 6, Policy{AutoRenew: true})
+		for i := range 40 {
+			u, stop := start(t, n.config(), j)
+			if err := u.Put(t.Context(), f); err != nil {
+				t.Fatal(err)
+			}
+			commits := j.count()
+			for j.count() < commits+1+i%3 && len(u.closed) == 0 {
+				if s, err := u.Status(t.Context(), f.ID); err != nil || s.State == Uploaded {
+					break
+				}
+			}
+			stop()
+		}
+		u, stop := start(t, n.config(), j)
+		defer stop()
+		waitUploaded(t, u, f.ID)
+		n.checkStored(f, 1)
+		signed := 0
+		for _, s := range n.order {
+			signed += s.signed
+		}
+		if signed != 6 {
+			t.Errorf("%d pledges for 6 chunks", signed)
+		}
+	})
+}
+
+// TestFullDisk: nothing is sent that could not be written down, and it goes on when space returns.
+func TestFullDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t, 3)
+		j := newMemory()
+		full := true
+		j.fail = func() error {
+			if full {
+				return fmt.Errorf("write: %w", syscall.ENOSPC)
+			}
+			return nil
+		}
+		u, stop := start(t, n.config(), j)
+		defer stop()
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		f := n.file("f", 3, Policy{})
+		if err := u.AddFile(ctx, f); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("add file to a full disk: %v", err)
+		}
+		for _, s := range n.order {
+			if s.calls["store"] > 0 {
+				t.Error("a request was sent that was not written down")
+			}
+		}
+		j.mu.Lock()
+		full = false
+		j.mu.Unlock()
+		waitUploaded(t, u, f.ID)
+		n.checkStored(f, 1)
+	})
+}
+
+func TestFace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t, 0)
+		u, stop := start(t, n.config(), newMemory())
+		ctx := t.Context()
+		f := n.file("f", 3, Policy{})
+		if err := u.Update(ctx, f); !errors.Is(err, ErrNotFound) {
+			t.Errorf("update of nothing: %v", err)
+		}
+		if err := u.AddFile(ctx, f); err != nil {
+			t.Fatal(err)
+		}
+		other := n.file("other", 2, Policy{})
+		other.ID = f.ID
+		if err := u.AddFile(ctx, other); !errors.Is(err, ErrExists) {
+			t.Errorf("add another file of the same ID: %v", err)
+		}
+		synctest.Wait()
+		s, err := u.Status(ctx, f.ID)
+		if err != nil || s.String() != "uploading: needs 3 providers, 0 known" {
+			t.Errorf("file is %q, %v", s, err)
+		}
+		if err := u.Cancel(ctx, f.ID); err != nil {
+			t.Fatal(err)
+		}
+		if err := u.Wait(ctx, f.ID); !errors.Is(err, ErrFailed) {
+			t.Errorf("wait for a cancelled file: %v", err)
+		}
+		for range 3 {
+			n.add()
+		}
+		if err := u.Retry(ctx, f.ID); err != nil {
+			t.Fatal(err)
+		}
+		waitUploaded(t, u, f.ID)
+		bad := n.file("bad", 1, Policy{})
+		bad.Groups[0].Columns[0].Descriptor = []byte("something else")
+		if err := u.AddFile(ctx, bad); !errors.Is(err, ErrInvalid) {
+			t.Errorf("add a file with a wrong descriptor: %v", err)
+		}
+		list, err := u.ProviderList(ctx)
+		if err != nil || len(list) != 3 {
+			t.Errorf("%d providers, %v", len(list), err)
+		}
+		all, err := u.Uploads(ctx)
+		if err != nil || len(all) != 1 || all[0].State != Uploaded || all[0].Done != all[0].Bytes {
+			t.Errorf("uploads: %+v, %v", all, err)
+		}
+		if err := u.Repair(ctx); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		audits := 0
+		n.with(func() {
+			for _, s := range n.order {
+				audits += s.calls["audit"]
+			}
+		})
+		if audits != 3 {
+			t.Errorf("repair made %d audits of 3 links", audits)
+		}
+		if err := u.Remove(ctx, f.ID); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		n.with(func() {
+			for _, s := range n.order {
+				if len(s.kept()) > 0 {
+					t.Errorf("%s keeps what was removed", s.id)
+				}
+			}
+		})
+		stop()
+		if err := u.Remove(ctx, f.ID); !errors.Is(err, ErrClosed) {
+			t.Errorf("remove after the end: %v", err)
+		}
+	})
+}
