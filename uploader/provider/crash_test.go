@@ -76,6 +76,9 @@ func (m *mortal) saveLogs() error {
 	names, err := filepath.Glob(m.path("db/*.mem"))
 	for _, n := range names {
 		p, rerr := os.ReadFile(n)
+		if errors.Is(rerr, os.ErrNotExist) {
+			continue // its table was written meanwhile
+		}
 		m.logs[n], err = p, errors.Join(err, rerr)
 	}
 	return err
@@ -105,20 +108,63 @@ func (m *mortal) rise(powerCut bool) {
 }
 
 // copyDB copies a database as a power cut leaves it: tables whole, logs with what was not synced torn.
+// It copies again if tables came or went meanwhile.
 func (m *mortal) copyDB(old string) {
-	names, err := filepath.Glob(filepath.Join(old, "db/*"))
-	must(m.t, err)
-	for _, n := range names {
-		if filepath.Base(n) == "LOCK" {
+	from := filepath.Join(old, "db")
+	for {
+		before, err := tables(from)
+		must(m.t, err)
+		err = m.copyFiles(from)
+		after, terr := tables(from)
+		must(m.t, terr)
+		if before == after {
+			must(m.t, err)
+			return
+		}
+	}
+}
+
+// tables tells one set of tables and their manifest from another.
+func tables(dir string) (string, error) {
+	manifest, err := os.ReadFile(filepath.Join(dir, "MANIFEST"))
+	if err != nil {
+		return "", err
+	}
+	entries, err := os.ReadDir(dir)
+	return fmt.Sprintf("%x %v", manifest, entries), err
+}
+
+func (m *mortal) copyFiles(from string) error {
+	if err := os.RemoveAll(m.path("db")); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(m.path("db"), 0o700); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(from)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.Name() == "LOCK" {
 			continue
 		}
-		p, err := os.ReadFile(n)
-		must(m.t, err)
-		if strings.HasSuffix(n, ".mem") {
-			p = mixLog(m.r, m.logs[n], p)
+		name := filepath.Join(from, e.Name())
+		p, err := os.ReadFile(name)
+		if strings.HasSuffix(name, ".mem") {
+			if errors.Is(err, os.ErrNotExist) || err == nil && len(p) == 0 {
+				continue // a log whose table is written is emptied and then removed
+			}
+			p = mixLog(m.r, m.logs[name], p)
 		}
-		must(m.t, os.WriteFile(m.path("db/"+filepath.Base(n)), p, 0o600))
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(m.path("db/"+e.Name()), p, 0o600); err != nil {
+			return err
+		}
 	}
+	return nil
 }
 
 // story is a writer that stores one chunk, whatever happens to the provider, and what it has seen.

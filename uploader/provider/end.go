@@ -123,6 +123,9 @@ func (p *Provider) erase(h *held) error {
 			return err
 		}
 	}
+	if err := p.sync(); err != nil { // a record that needs the file must not come back without it
+		return err
+	}
 	if err := p.step("remove"); err != nil {
 		return err
 	}
