@@ -30,7 +30,7 @@ type Config struct {
 	Payments   Payments // default: only providers without a price are used
 
 	MaxPricePerGiBDay uint64        // dearer providers are not used; default 0: only those that are free of charge
-	Deposit           uint64        // of a new payment channel, at least; default: what the first links need
+	Deposit           uint64        // of a new payment channel, at least; default: 16 times what its first links cost
 	AuditInterval     time.Duration // each link is audited once within it; default 24 hours
 	VanishAfter       time.Duration // links of a provider that is silent for so long have failed; default 6 hours
 	Networks          Networks

@@ -153,15 +153,19 @@ func (u *Uploader) sendData(ctx context.Context, t *task) (missing seal.Bitmap, 
 	return within(missing, t.link.Bytes), err
 }
 
+// ahead is how many times what the first links of a channel cost it has for later ones.
+const ahead = 16
+
 // openChannel makes sure of a payment channel, and tells the provider of it.
 func (u *Uploader) openChannel(ctx context.Context, t *task) error {
 	if u.cfg.Payments == nil {
 		return errLocal{errors.New("nothing to pay with")}
 	}
-	most := payment.Amount(t.amount)
+	most := min(payment.Amount(t.amount), payment.MaxAmount/ahead)
+	deposit := max(payment.Amount(u.cfg.Deposit), ahead*most)
 	bounded, cancel := context.WithTimeoutCause(ctx, u.cfg.Limits.Deadline, errDeadline)
 	defer cancel()
-	id, err := u.cfg.Payments.EnsureChannel(bounded, t.provider.id, most, max(most, payment.Amount(u.cfg.Deposit)))
+	id, err := u.cfg.Payments.EnsureChannel(bounded, t.provider.id, most, deposit)
 	if err != nil {
 		return errLocal{err}
 	}
