@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"github.com/ipfs/go-cid"
+	"golang.org/x/sys/unix"
 )
 
 // uploadSpec is the upload directory that a child serves.
@@ -46,6 +48,7 @@ type fakeUploads struct {
 	refuse  bool // Closed fails
 	block   bool // Opened fails
 	status  map[FileID]Status
+	where   map[string]FileID // where files are, going by what was told
 }
 
 type record struct {
@@ -54,7 +57,8 @@ type record struct {
 }
 
 func newFakeUploads(path string) *fakeUploads {
-	u := &fakeUploads{last: make(map[string]File), records: make(map[FileID]Version), status: make(map[FileID]Status)}
+	u := &fakeUploads{last: make(map[string]File), records: make(map[FileID]Version), status: make(map[FileID]Status),
+		where: make(map[string]FileID)}
 	if path == "" {
 		return u
 	}
@@ -83,6 +87,7 @@ func (u *fakeUploads) Closed(_ context.Context, f File) error {
 		return errors.New("the journal is full")
 	}
 	u.closed, u.last[f.Path] = append(u.closed, f), f
+	u.where[f.Path] = f.ID
 	u.recordLocked(f)
 	return nil
 }
@@ -101,6 +106,7 @@ func (u *fakeUploads) Recorded(_ context.Context, f File) (Version, bool, error)
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.found = append(u.found, f)
+	u.where[f.Path] = f.ID
 	v, ok := u.records[f.ID]
 	return v, ok, nil
 }
@@ -116,9 +122,74 @@ func (u *fakeUploads) Changed(_ context.Context, c Change) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.changes = append(u.changes, c)
+	u.followLocked(c)
 	if _, known := u.records[c.File.ID]; known && c.File.Version != (Version{}) {
 		u.recordLocked(c.File)
 	}
+}
+
+// followLocked keeps up where files are.
+func (u *fakeUploads) followLocked(c Change) {
+	moved := make(map[string]FileID)
+	take := func(from, to string) {
+		for path, id := range u.where {
+			if rest, ok := strings.CutPrefix(path, from); ok && (rest == "" || rest[0] == '/') {
+				moved[to+rest] = id
+				delete(u.where, path)
+			}
+		}
+	}
+	switch c.Kind {
+	case Made:
+		if _, known := u.records[c.File.ID]; known {
+			u.where[c.Path] = c.File.ID
+		}
+	case Removed:
+		delete(u.where, c.Path)
+	case Renamed:
+		take(c.Path, c.To)
+		for path := range u.where {
+			if path == c.To || strings.HasPrefix(path, c.To+"/") {
+				delete(u.where, path)
+			}
+		}
+	case Swapped:
+		take(c.Path, c.To)
+		take(c.To, c.Path)
+	}
+	maps.Copy(u.where, moved)
+}
+
+// strays are the files in staging that are not where, or not what, Uploads was told.
+func (c *uploadChild) strays() (list []string) {
+	c.told.mu.Lock()
+	defer c.told.mu.Unlock()
+	there := make(map[string]bool)
+	temps := newTempNames(c.spec.Upload.TempNames)
+	root := c.spec.Upload.Staging
+	must(0, filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() || temps.match(d.Name()) {
+			return err
+		}
+		var st unix.Statx_t
+		var id FileID
+		rel := must(filepath.Rel(root, path))
+		there[rel] = true
+		must(0, unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW, statMask, &st))
+		must(unix.Getxattr(path, xattrID, id[:]))
+		if c.told.where[rel] != id {
+			list = append(list, fmt.Sprintf("%s is %s, told %s", rel, id, c.told.where[rel]))
+		} else if v := versionOf(&st); c.told.records[id] != v {
+			list = append(list, fmt.Sprintf("%s is %+v, told %+v", rel, v, c.told.records[id]))
+		}
+		return nil
+	}))
+	for path := range c.told.where {
+		if !there[path] && !temps.match(filepath.Base(path)) {
+			list = append(list, path+" is not there")
+		}
+	}
+	return list
 }
 
 func (u *fakeUploads) Status(_ context.Context, id FileID) (Status, error) {
@@ -202,6 +273,8 @@ func (c *uploadChild) do(verb string, args []string) any {
 		default:
 			return false
 		}
+	case "strays":
+		return fmt.Sprintf("%q", c.strays())
 	case "staged":
 		used, _ := c.up.Staged()
 		return used
@@ -340,3 +413,12 @@ func (u *uploaded) ok(words ...string) {
 
 // staged is a path in the staging directory.
 func (u *uploaded) staged(path string) string { return filepath.Join(u.spec.Staging, path) }
+
+// expectInStep expects that Uploads knows of every file where it is and which version it is.
+func (u *uploaded) expectInStep(tb testing.TB) {
+	tb.Helper()
+	u.ok("settle")
+	if strays := u.tell("strays"); strays != "[]" {
+		tb.Errorf("out of step: %s", tail(strays, 1000))
+	}
+}

@@ -57,6 +57,8 @@ func (t *uploadTree) tryReport(n *staged) (verdict, error) {
 	if n.kind != syscall.S_IFREG {
 		return verdictDone, nil
 	}
+	t.names.RLock()
+	defer t.names.RUnlock()
 	f, v, err := t.completed(n)
 	if f == nil || err != nil {
 		return v, err

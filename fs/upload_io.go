@@ -47,7 +47,8 @@ func (t *uploadTree) countRead(size int) {
 }
 
 // readEvicted reads out of the blocks.
-func (t *uploadTree) readEvicted(cancel <-chan struct{}, h *uploadHandle, s *stub, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+func (t *uploadTree) readEvicted(cancel <-chan struct{}, h *uploadHandle, s *stub, in *fuse.ReadIn, buf []byte) (
+	fuse.ReadResult, fuse.Status) {
 	if int64(in.Offset) >= s.bytes {
 		return fuse.ReadResultData(nil), fuse.OK
 	}

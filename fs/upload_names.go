@@ -73,8 +73,8 @@ func (t *uploadTree) made(parent *staged, name string, caller *fuse.Caller, mode
 		n.counted, n.unstated = true, true
 		n.mu.Unlock()
 		t.settle(n)
-	} else if path, ok := t.table.path(n); ok {
-		t.changed(Change{Kind: Made, Path: path, Dir: n.kind == syscall.S_IFDIR})
+	} else {
+		t.told(Change{Kind: Made, Dir: n.kind == syscall.S_IFDIR}, parent, name)
 	}
 	t.entry(n, &st, out)
 	return nil
@@ -140,12 +140,8 @@ func (t *uploadTree) linked(n, parent *staged, name string) {
 	fresh := n.gone
 	n.gone = false
 	n.mu.Unlock()
-	dir, ok := t.table.path(parent)
-	if !ok {
-		return
-	}
 	if !fresh {
-		t.changed(Change{Kind: Made, Path: joinPath(dir, name), File: t.unchangedFile(n)})
+		t.told(Change{Kind: Made, File: t.unchangedFile(n)}, parent, name)
 	}
 	if n.kind == syscall.S_IFREG {
 		t.settle(n)
@@ -256,6 +252,16 @@ func (t *uploadTree) nameless(n *staged, fd int) error {
 	return nil
 }
 
+// told tells of a change of a name in a directory, by the path that it has now.
+func (t *uploadTree) told(c Change, parent *staged, name string) {
+	t.names.RLock()
+	defer t.names.RUnlock()
+	if dir, ok := t.table.path(parent); ok {
+		c.Path = joinPath(dir, name)
+		t.changed(c)
+	}
+}
+
 // changed tells of a change, in time for what the kernel does next.
 func (t *uploadTree) changed(c Change) {
 	t.cfg.Uploads.Changed(t.serving.Load().Context, c)
@@ -264,6 +270,8 @@ func (t *uploadTree) changed(c Change) {
 // altered tells that attributes of n have changed. The mode and the time of a file are part of what is uploaded.
 func (t *uploadTree) altered(n *staged) {
 	if n.kind != syscall.S_IFREG {
+		t.names.RLock()
+		defer t.names.RUnlock()
 		if path, ok := t.table.path(n); ok {
 			t.changed(Change{Kind: Altered, Path: path, Dir: n.kind == syscall.S_IFDIR})
 		}

@@ -10,7 +10,6 @@ import (
 // doomed is a name about to go away, and what it is a name of.
 type doomed struct {
 	n    *staged // held, its descriptor in use
-	path string
 	last bool
 	id   FileID
 }
@@ -27,9 +26,6 @@ func (t *uploadTree) doom(parent *staged, name string) (*doomed, error) {
 		return nil, err
 	}
 	d := &doomed{n: n, last: st.Nlink == 1}
-	if dir, ok := t.table.path(parent); ok {
-		d.path = joinPath(dir, name)
-	}
 	if n.kind == syscall.S_IFREG {
 		n.mu.Lock()
 		defer n.mu.Unlock()
@@ -82,15 +78,24 @@ func (t *uploadTree) remove(parent *staged, dir int, name string, flags int) err
 	if err := unix.Unlinkat(dir, name, flags); err != nil {
 		return staging(err)
 	}
+	t.names.Lock()
+	defer t.names.Unlock()
+	path, ok := t.pathIn(parent, name)
 	t.removed(d, parent, name)
-	c := Change{Kind: Removed, Path: d.path, Dir: flags != 0, Last: d.last || flags != 0, File: File{ID: d.id, Path: d.path}}
+	c := Change{Kind: Removed, Path: path, Dir: flags != 0, Last: d.last || flags != 0, File: File{ID: d.id, Path: path}}
 	if !c.Last {
 		c.File = t.unchangedFile(d.n)
 	}
-	if d.path != "" {
+	if ok {
 		t.changed(c)
 	}
 	return nil
+}
+
+// pathIn is the path of a name in a directory; false if that is nowhere any more.
+func (t *uploadTree) pathIn(parent *staged, name string) (string, bool) {
+	dir, ok := t.table.path(parent)
+	return joinPath(dir, name), ok
 }
 
 // Rename moves a name, over another, in exchange with it, or only where there is none, as the flags say.
@@ -146,6 +151,10 @@ func (t *uploadTree) move(m *move, fromDir, toDir int) (err error) {
 		return nil // two names of one file: nothing happens
 	}
 	t.moved(m)
+	t.renamedFile(m.source.n, m.oldName)
+	if m.flags&unix.RENAME_EXCHANGE != 0 {
+		t.renamedFile(m.target.n, m.newName)
+	}
 	return nil
 }
 
@@ -154,37 +163,35 @@ func toErrnoOnly(err error) syscall.Errno {
 	return errno
 }
 
-// moved notes a rename and tells of it. What went under a temporary name may be complete by its new one.
+// moved notes a rename and tells of it.
 func (t *uploadTree) moved(m *move) {
+	t.names.Lock()
+	defer t.names.Unlock()
 	source, target := m.source, m.target
-	toPath := m.newName
-	if dir, ok := t.table.path(m.to); ok {
-		toPath = joinPath(dir, m.newName)
-	}
-	c := Change{Kind: Renamed, Path: source.path, To: toPath, Dir: source.n.kind == syscall.S_IFDIR}
+	c := Change{Kind: Renamed, Dir: source.n.kind == syscall.S_IFDIR}
+	var from, to bool
+	c.Path, from = t.pathIn(m.from, m.oldName)
+	c.To, to = t.pathIn(m.to, m.newName)
 	switch {
 	case m.flags&unix.RENAME_EXCHANGE != 0:
 		c.Kind = Swapped
 		t.table.renamed(source.n, m.from, m.oldName, m.to, m.newName)
 		t.table.renamed(target.n, m.to, m.newName, m.from, m.oldName)
-	default:
-		if target != nil {
-			t.removed(target, m.to, m.newName)
-			if target.last {
-				c.Replaced = target.id
-			}
+	case target != nil:
+		t.removed(target, m.to, m.newName)
+		if target.last {
+			c.Replaced = target.id
 		}
+		fallthrough
+	default:
 		t.table.renamed(source.n, m.from, m.oldName, m.to, m.newName)
 	}
-	c.File = t.unchangedFile(source.n)
-	t.changed(c)
-	t.renamedFile(source.n, m.oldName)
-	if c.Kind == Swapped {
-		t.renamedFile(target.n, m.newName)
+	if c.File = t.unchangedFile(source.n); from && to {
+		t.changed(c)
 	}
 }
 
-// renamedFile reports a file whose old name was one that waits for its rename.
+// renamedFile reports a file whose old name was one that waits for its rename: it may be complete by its new one.
 func (t *uploadTree) renamedFile(n *staged, oldName string) {
 	if n.kind != syscall.S_IFREG || !t.temps.match(oldName) {
 		return

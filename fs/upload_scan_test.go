@@ -161,6 +161,7 @@ func TestUploadKilledWriting(t *testing.T) {
 	if told := u.settledTold(); len(told.Closed) != 0 {
 		t.Errorf("reported again: %q", paths(told.Closed))
 	}
+	u.expectInStep(t)
 }
 
 // TestUploadRefusesStaging gives directories that can't be staging directories.

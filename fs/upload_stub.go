@@ -103,34 +103,44 @@ func (t *uploadTree) isStub(n *staged) bool {
 	return t.stubLocked(n) != nil
 }
 
-// stubLocked gives the stub that n is, nil if it is none. An eviction that a crash cut short is finished.
+// stubLocked gives the stub that n is, nil if it is none. What a crash cut short is finished.
 func (t *uploadTree) stubLocked(n *staged) *stub {
 	if n.stubKnown {
 		return n.stub.Load()
 	}
-	err := t.withFd(n, func(fd int) error {
-		b, err := getXattr(fd, xattrStub, make([]byte, 256))
-		if err != nil || b == nil {
-			return err
-		}
-		s, err := decodeStub(b)
-		if err != nil {
-			return err
-		}
-		n.stub.Store(s)
-		return nil
-	})
+	s, err := t.loadStub(n)
 	n.stubKnown = err == nil
 	if err != nil {
 		t.report("look for a stub at", n, err)
+		return nil
 	}
-	s := n.stub.Load()
+	n.stub.Store(s)
 	if s != nil && !s.empty {
 		if err := t.finishStub(n, s); err != nil {
 			t.report("finish the eviction of", n, err)
 		}
 	}
-	return s
+	return n.stub.Load()
+}
+
+// loadStub reads the mark of a stub. One that was truncated is none any more, though its mark was left.
+func (t *uploadTree) loadStub(n *staged) (s *stub, err error) {
+	err = t.withFd(n, func(fd int) error {
+		b, err := getXattr(fd, xattrStub, make([]byte, 256))
+		if err != nil || b == nil {
+			return err
+		}
+		var st unix.Statx_t
+		if err := statFd(fd, &st); err != nil {
+			return err
+		}
+		if s, err = decodeStub(b); err != nil || st.Size > 0 || s.bytes == 0 {
+			return err
+		}
+		s, n.unstated = nil, true
+		return unix.Removexattr(procPath(fd), xattrStub)
+	})
+	return s, err
 }
 
 // finishStub takes the bytes away from an inode whose mark is there, puts its time back, and notes that.

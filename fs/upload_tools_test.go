@@ -37,13 +37,15 @@ func TestUploadTools(t *testing.T) {
 	source := filepath.Join(t.TempDir(), "source")
 	sh(t, `mkdir "$1"; cd "$1"; mkdir -p deep/er/still; echo text >text; chmod 750 text; ln -s text link; ln -s nowhere dangling; head -c 3000000 /dev/urandom >big
 		for i in $(seq 40); do head -c $((i*317)) /dev/urandom >"deep/er/file $i"; done; echo kept >deep/er/still/kept; touch -d @1234567.5 deep/er/still; : >empty; chmod 400 empty`, source)
-	u := mountUpload(t, uploadSpec{})
-	for name, script := range toolTests {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			dir := u.path(name)
-			sh(t, `mkdir "$1"`, dir)
-			sh(t, `cd "$1"; shift; set -e; `+script, dir, source, t.TempDir())
-		})
-	}
+	bothWays(t, func(t *testing.T, u *uploaded) {
+		t.Cleanup(func() { u.expectInStep(t) })
+		for name, script := range toolTests {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				dir := u.path(name)
+				sh(t, `mkdir "$1"`, dir)
+				sh(t, `cd "$1"; shift; set -e; `+script, dir, source, t.TempDir())
+			})
+		}
+	})
 }
