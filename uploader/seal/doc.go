@@ -33,5 +33,5 @@
 //
 // [ErrMalformed], [ErrSignature], [ErrProof] and [ErrMap] are told apart with errors.Is, a *[Refusal]
 // with errors.As. Functions are pure and may be called from many goroutines; a [Reader] belongs to one.
-// There is no clock, and no goroutine but the one of SendData, which ends before it returns.
+// There is no clock, and no goroutine but the reading ones of Ask and SendData, which end before these return.
 package seal

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -56,18 +57,27 @@ func requestLimit(first byte) int {
 
 // WriteMessage sends a message in one Write. It fails with [ErrMalformed] for one over its limit.
 func WriteMessage(w io.Writer, m Message) error {
-	b, err := m.encode()
+	frame, err := appendMessage(nil, m)
 	if err != nil {
-		return fmt.Errorf("write %T: %w", m, err)
+		return err
 	}
-	if len(b) > m.limit() {
-		return fmt.Errorf("write %T of %d bytes: %w", m, len(b), ErrMalformed)
-	}
-	frame := binary.AppendUvarint(make([]byte, 0, len(b)+maxFrameLenSize), uint64(len(b)))
-	if _, err := w.Write(append(frame, b...)); err != nil {
+	if _, err := w.Write(frame); err != nil {
 		return fmt.Errorf("write %T: %w", m, err)
 	}
 	return nil
+}
+
+// appendMessage appends a message behind its length.
+func appendMessage(to []byte, m Message) ([]byte, error) {
+	b, err := m.encode()
+	if err != nil {
+		return nil, fmt.Errorf("write %T: %w", m, err)
+	}
+	if len(b) > m.limit() {
+		return nil, fmt.Errorf("write %T of %d bytes: %w", m, len(b), ErrMalformed)
+	}
+	to = slices.Grow(to, len(b)+maxFrameLenSize)
+	return append(binary.AppendUvarint(to, uint64(len(b))), b...), nil
 }
 
 var segmentFrames = sync.Pool{New: func() any { return new([segmentFrame + maxFrameLenSize]byte) }}

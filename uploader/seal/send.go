@@ -1,6 +1,7 @@
 package seal
 
 import (
+	"fmt"
 	"io"
 	"time"
 )
@@ -12,13 +13,21 @@ type Stream interface {
 	SetWriteDeadline(time.Time) error
 }
 
-// Ask sends a request other than [Data] and reads its answer. A refusal is returned as an error, a
-// *[Refusal]. It blocks as long as the stream does: set a deadline on it.
+// Ask sends a request other than [Data] and reads its answer, which may come before the request was
+// taken. A refusal is returned as an error, a *[Refusal]. It blocks as long as the stream does: set a
+// deadline on it.
 func Ask(s io.ReadWriter, r Request, a Answer) error {
-	if err := WriteMessage(s, r); err != nil {
+	frame, err := appendMessage(nil, r)
+	if err != nil {
 		return err
 	}
-	if err := NewReader(s).ReadAnswer(a); err != nil {
+	answered := make(chan error, 1)
+	go func() { answered <- NewReader(s).ReadAnswer(a) }()
+	_, sent := s.Write(frame)
+	if err := <-answered; err != nil {
+		if sent != nil {
+			return fmt.Errorf("write %T: %w", r, sent)
+		}
 		return err
 	}
 	return a.Refused()

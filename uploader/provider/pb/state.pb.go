@@ -5,7 +5,7 @@
 // versions:
 // 	protoc-gen-go v1.36.12
 // 	protoc        v3.21.12
-// source: state.proto
+// source: uploader/provider/pb/state.proto
 
 package pb
 
@@ -49,7 +49,7 @@ type Copy struct {
 
 func (x *Copy) Reset() {
 	*x = Copy{}
-	mi := &file_state_proto_msgTypes[0]
+	mi := &file_uploader_provider_pb_state_proto_msgTypes[0]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -61,7 +61,7 @@ func (x *Copy) String() string {
 func (*Copy) ProtoMessage() {}
 
 func (x *Copy) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[0]
+	mi := &file_uploader_provider_pb_state_proto_msgTypes[0]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -74,7 +74,7 @@ func (x *Copy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Copy.ProtoReflect.Descriptor instead.
 func (*Copy) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{0}
+	return file_uploader_provider_pb_state_proto_rawDescGZIP(), []int{0}
 }
 
 func (x *Copy) GetWriter() []byte {
@@ -198,7 +198,7 @@ type Link struct {
 
 func (x *Link) Reset() {
 	*x = Link{}
-	mi := &file_state_proto_msgTypes[1]
+	mi := &file_uploader_provider_pb_state_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -210,7 +210,7 @@ func (x *Link) String() string {
 func (*Link) ProtoMessage() {}
 
 func (x *Link) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[1]
+	mi := &file_uploader_provider_pb_state_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -223,7 +223,7 @@ func (x *Link) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Link.ProtoReflect.Descriptor instead.
 func (*Link) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{1}
+	return file_uploader_provider_pb_state_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *Link) GetId() []byte {
@@ -295,7 +295,7 @@ type LinkRef struct {
 
 func (x *LinkRef) Reset() {
 	*x = LinkRef{}
-	mi := &file_state_proto_msgTypes[2]
+	mi := &file_uploader_provider_pb_state_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -307,7 +307,7 @@ func (x *LinkRef) String() string {
 func (*LinkRef) ProtoMessage() {}
 
 func (x *LinkRef) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[2]
+	mi := &file_uploader_provider_pb_state_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -320,7 +320,7 @@ func (x *LinkRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinkRef.ProtoReflect.Descriptor instead.
 func (*LinkRef) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{2}
+	return file_uploader_provider_pb_state_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *LinkRef) GetCopy() []byte {
@@ -362,7 +362,7 @@ type Notice struct {
 
 func (x *Notice) Reset() {
 	*x = Notice{}
-	mi := &file_state_proto_msgTypes[3]
+	mi := &file_uploader_provider_pb_state_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -374,7 +374,7 @@ func (x *Notice) String() string {
 func (*Notice) ProtoMessage() {}
 
 func (x *Notice) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[3]
+	mi := &file_uploader_provider_pb_state_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -387,7 +387,7 @@ func (x *Notice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notice.ProtoReflect.Descriptor instead.
 func (*Notice) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{3}
+	return file_uploader_provider_pb_state_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Notice) GetCode() uint32 {
@@ -419,7 +419,7 @@ type Writer struct {
 
 func (x *Writer) Reset() {
 	*x = Writer{}
-	mi := &file_state_proto_msgTypes[4]
+	mi := &file_uploader_provider_pb_state_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -431,7 +431,7 @@ func (x *Writer) String() string {
 func (*Writer) ProtoMessage() {}
 
 func (x *Writer) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[4]
+	mi := &file_uploader_provider_pb_state_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -444,7 +444,7 @@ func (x *Writer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Writer.ProtoReflect.Descriptor instead.
 func (*Writer) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{4}
+	return file_uploader_provider_pb_state_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Writer) GetEarned() uint64 {
@@ -500,7 +500,7 @@ type Run struct {
 
 func (x *Run) Reset() {
 	*x = Run{}
-	mi := &file_state_proto_msgTypes[5]
+	mi := &file_uploader_provider_pb_state_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -512,7 +512,7 @@ func (x *Run) String() string {
 func (*Run) ProtoMessage() {}
 
 func (x *Run) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[5]
+	mi := &file_uploader_provider_pb_state_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -525,7 +525,7 @@ func (x *Run) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Run.ProtoReflect.Descriptor instead.
 func (*Run) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{5}
+	return file_uploader_provider_pb_state_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Run) GetEpoch() uint64 {
@@ -542,11 +542,11 @@ func (x *Run) GetClean() bool {
 	return false
 }
 
-var File_state_proto protoreflect.FileDescriptor
+var File_uploader_provider_pb_state_proto protoreflect.FileDescriptor
 
-const file_state_proto_rawDesc = "" +
+const file_uploader_provider_pb_state_proto_rawDesc = "" +
 	"\n" +
-	"\vstate.proto\x12\x14holdfast.provider.v1\"\x8b\x03\n" +
+	" uploader/provider/pb/state.proto\x12\x14holdfast.provider.v1\"\x8b\x03\n" +
 	"\x04Copy\x12\x16\n" +
 	"\x06writer\x18\x01 \x01(\fR\x06writer\x12\x14\n" +
 	"\x05chunk\x18\x02 \x01(\fR\x05chunk\x12\x14\n" +
@@ -593,19 +593,19 @@ const file_state_proto_rawDesc = "" +
 	"\x05clean\x18\x02 \x01(\bR\x05cleanB5Z3github.com/holdfastfs/holdfast/uploader/provider/pbb\x06proto3"
 
 var (
-	file_state_proto_rawDescOnce sync.Once
-	file_state_proto_rawDescData []byte
+	file_uploader_provider_pb_state_proto_rawDescOnce sync.Once
+	file_uploader_provider_pb_state_proto_rawDescData []byte
 )
 
-func file_state_proto_rawDescGZIP() []byte {
-	file_state_proto_rawDescOnce.Do(func() {
-		file_state_proto_rawDescData = protoimpl.X.CompressGZIP(unsafe.Slice(unsafe.StringData(file_state_proto_rawDesc), len(file_state_proto_rawDesc)))
+func file_uploader_provider_pb_state_proto_rawDescGZIP() []byte {
+	file_uploader_provider_pb_state_proto_rawDescOnce.Do(func() {
+		file_uploader_provider_pb_state_proto_rawDescData = protoimpl.X.CompressGZIP(unsafe.Slice(unsafe.StringData(file_uploader_provider_pb_state_proto_rawDesc), len(file_uploader_provider_pb_state_proto_rawDesc)))
 	})
-	return file_state_proto_rawDescData
+	return file_uploader_provider_pb_state_proto_rawDescData
 }
 
-var file_state_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
-var file_state_proto_goTypes = []any{
+var file_uploader_provider_pb_state_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_uploader_provider_pb_state_proto_goTypes = []any{
 	(*Copy)(nil),    // 0: holdfast.provider.v1.Copy
 	(*Link)(nil),    // 1: holdfast.provider.v1.Link
 	(*LinkRef)(nil), // 2: holdfast.provider.v1.LinkRef
@@ -613,7 +613,7 @@ var file_state_proto_goTypes = []any{
 	(*Writer)(nil),  // 4: holdfast.provider.v1.Writer
 	(*Run)(nil),     // 5: holdfast.provider.v1.Run
 }
-var file_state_proto_depIdxs = []int32{
+var file_uploader_provider_pb_state_proto_depIdxs = []int32{
 	1, // 0: holdfast.provider.v1.Copy.links:type_name -> holdfast.provider.v1.Link
 	1, // [1:1] is the sub-list for method output_type
 	1, // [1:1] is the sub-list for method input_type
@@ -622,26 +622,26 @@ var file_state_proto_depIdxs = []int32{
 	0, // [0:1] is the sub-list for field type_name
 }
 
-func init() { file_state_proto_init() }
-func file_state_proto_init() {
-	if File_state_proto != nil {
+func init() { file_uploader_provider_pb_state_proto_init() }
+func file_uploader_provider_pb_state_proto_init() {
+	if File_uploader_provider_pb_state_proto != nil {
 		return
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
-			RawDescriptor: unsafe.Slice(unsafe.StringData(file_state_proto_rawDesc), len(file_state_proto_rawDesc)),
+			RawDescriptor: unsafe.Slice(unsafe.StringData(file_uploader_provider_pb_state_proto_rawDesc), len(file_uploader_provider_pb_state_proto_rawDesc)),
 			NumEnums:      0,
 			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
-		GoTypes:           file_state_proto_goTypes,
-		DependencyIndexes: file_state_proto_depIdxs,
-		MessageInfos:      file_state_proto_msgTypes,
+		GoTypes:           file_uploader_provider_pb_state_proto_goTypes,
+		DependencyIndexes: file_uploader_provider_pb_state_proto_depIdxs,
+		MessageInfos:      file_uploader_provider_pb_state_proto_msgTypes,
 	}.Build()
-	File_state_proto = out.File
-	file_state_proto_goTypes = nil
-	file_state_proto_depIdxs = nil
+	File_uploader_provider_pb_state_proto = out.File
+	file_uploader_provider_pb_state_proto_goTypes = nil
+	file_uploader_provider_pb_state_proto_depIdxs = nil
 }
