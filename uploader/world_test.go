@@ -34,6 +34,8 @@ type world struct {
 	purse   map[seal.LinkID]uint64
 	readies int
 	noRead  bool                     // chunks can't be read
+	answers func(t task) *doneEvent  // in place of what providers say, unless nil
+	done    map[work]int             // tasks carried out
 	onReady func(r *ready, w *world) // before the commit
 }
 
@@ -51,6 +53,7 @@ func newWorld(t testing.TB, seed uint64, providers int) *world {
 	w := &world{
 		TB: t, random: rand.New(rand.NewPCG(seed, 1)), terms: testTerms(t), journal: newMemory(), start: wall, wall: &wall,
 		fakes: make(map[peer.ID]*fake), away: make(map[peer.ID]bool), purse: make(map[seal.LinkID]uint64),
+		done: make(map[work]int),
 	}
 	w.reload()
 	for range providers {
@@ -65,7 +68,7 @@ func (w *world) fork() *world {
 	n := &world{
 		TB: w.TB, random: rand.New(rand.NewPCG(w.random.Uint64(), 2)), terms: w.terms, journal: w.journal.clone(),
 		fakes: make(map[peer.ID]*fake), away: maps.Clone(w.away), order: slices.Clone(w.order), found: slices.Clone(w.found),
-		start: w.start, now: w.now, wall: &wall, purse: maps.Clone(w.purse),
+		start: w.start, now: w.now, wall: &wall, purse: maps.Clone(w.purse), done: make(map[work]int),
 	}
 	for id, f := range w.fakes {
 		n.fakes[id] = f.clone()
@@ -129,6 +132,13 @@ var errSilent = errors.New("no answer in time")
 
 // do has a task carried out, and returns the answer.
 func (w *world) do(t task) doneEvent {
+	w.done[t.work]++
+	if w.answers != nil {
+		if e := w.answers(t); e != nil {
+			e.task = t.id
+			return *e
+		}
+	}
 	e := doneEvent{task: t.id}
 	k := t.link
 	switch t.work {
@@ -230,7 +240,8 @@ func (w *world) settle() {
 			continue
 		}
 		at, ok := w.m.Next()
-		if !ok || at > end || at > w.now+15*time.Minute || w.m.active+len(w.m.lacking)+len(w.m.stuck)+len(w.releasing()) == 0 {
+		idle := w.m.active+len(w.m.lacking)+len(w.m.stuck)+len(w.releasing()) == 0 && !w.paused()
+		if !ok || at > end || at > w.now+15*time.Minute || idle {
 			return
 		}
 		w.pass(max(0, at-w.now))
@@ -247,6 +258,16 @@ func (w *world) releasing() (all []*link) {
 		}
 	}
 	return all
+}
+
+// paused says whether a chunk waits after a failure on this side.
+func (w *world) paused() bool {
+	for _, c := range w.m.chunks {
+		if c.again.on() {
+			return true
+		}
+	}
+	return false
 }
 
 // testFile makes a file of groups of so many columns of parity each. Names are shared by equal chunks.
