@@ -1,4 +1,4 @@
 // Package pb holds the generated code of the uploader's records.
 package pb
 
-//go:generate protoc --go_out=. --go_opt=paths=source_relative state.proto
+//go:generate protoc -I ../.. --go_out=../.. --go_opt=paths=source_relative uploader/pb/state.proto

@@ -5,7 +5,7 @@
 // versions:
 // 	protoc-gen-go v1.36.12
 // 	protoc        v3.21.12
-// source: state.proto
+// source: uploader/pb/state.proto
 
 package pb
 
@@ -39,7 +39,7 @@ type File struct {
 
 func (x *File) Reset() {
 	*x = File{}
-	mi := &file_state_proto_msgTypes[0]
+	mi := &file_uploader_pb_state_proto_msgTypes[0]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -51,7 +51,7 @@ func (x *File) String() string {
 func (*File) ProtoMessage() {}
 
 func (x *File) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[0]
+	mi := &file_uploader_pb_state_proto_msgTypes[0]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -64,7 +64,7 @@ func (x *File) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use File.ProtoReflect.Descriptor instead.
 func (*File) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{0}
+	return file_uploader_pb_state_proto_rawDescGZIP(), []int{0}
 }
 
 func (x *File) GetName() string {
@@ -127,7 +127,7 @@ type Group struct {
 
 func (x *Group) Reset() {
 	*x = Group{}
-	mi := &file_state_proto_msgTypes[1]
+	mi := &file_uploader_pb_state_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -139,7 +139,7 @@ func (x *Group) String() string {
 func (*Group) ProtoMessage() {}
 
 func (x *Group) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[1]
+	mi := &file_uploader_pb_state_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -152,7 +152,7 @@ func (x *Group) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Group.ProtoReflect.Descriptor instead.
 func (*Group) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{1}
+	return file_uploader_pb_state_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *Group) GetChunks() [][]byte {
@@ -186,7 +186,7 @@ type Chunk struct {
 
 func (x *Chunk) Reset() {
 	*x = Chunk{}
-	mi := &file_state_proto_msgTypes[2]
+	mi := &file_uploader_pb_state_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -198,7 +198,7 @@ func (x *Chunk) String() string {
 func (*Chunk) ProtoMessage() {}
 
 func (x *Chunk) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[2]
+	mi := &file_uploader_pb_state_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -211,7 +211,7 @@ func (x *Chunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
 func (*Chunk) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{2}
+	return file_uploader_pb_state_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Chunk) GetBytes() uint64 {
@@ -247,7 +247,7 @@ type Link struct {
 
 func (x *Link) Reset() {
 	*x = Link{}
-	mi := &file_state_proto_msgTypes[3]
+	mi := &file_uploader_pb_state_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -259,7 +259,7 @@ func (x *Link) String() string {
 func (*Link) ProtoMessage() {}
 
 func (x *Link) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[3]
+	mi := &file_uploader_pb_state_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -272,7 +272,7 @@ func (x *Link) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Link.ProtoReflect.Descriptor instead.
 func (*Link) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{3}
+	return file_uploader_pb_state_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Link) GetChunk() []byte {
@@ -394,11 +394,11 @@ func (x *Link) GetRenews() []byte {
 	return nil
 }
 
-var File_state_proto protoreflect.FileDescriptor
+var File_uploader_pb_state_proto protoreflect.FileDescriptor
 
-const file_state_proto_rawDesc = "" +
+const file_uploader_pb_state_proto_rawDesc = "" +
 	"\n" +
-	"\vstate.proto\x12\x14holdfast.uploader.v1\"\xc3\x01\n" +
+	"\x17uploader/pb/state.proto\x12\x14holdfast.uploader.v1\"\xc3\x01\n" +
 	"\x04File\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06groups\x18\x02 \x03(\fR\x06groups\x12\x1e\n" +
@@ -437,25 +437,25 @@ const file_state_proto_rawDesc = "" +
 	"\x06renews\x18\x11 \x01(\fR\x06renewsB,Z*github.com/holdfastfs/holdfast/uploader/pbb\x06proto3"
 
 var (
-	file_state_proto_rawDescOnce sync.Once
-	file_state_proto_rawDescData []byte
+	file_uploader_pb_state_proto_rawDescOnce sync.Once
+	file_uploader_pb_state_proto_rawDescData []byte
 )
 
-func file_state_proto_rawDescGZIP() []byte {
-	file_state_proto_rawDescOnce.Do(func() {
-		file_state_proto_rawDescData = protoimpl.X.CompressGZIP(unsafe.Slice(unsafe.StringData(file_state_proto_rawDesc), len(file_state_proto_rawDesc)))
+func file_uploader_pb_state_proto_rawDescGZIP() []byte {
+	file_uploader_pb_state_proto_rawDescOnce.Do(func() {
+		file_uploader_pb_state_proto_rawDescData = protoimpl.X.CompressGZIP(unsafe.Slice(unsafe.StringData(file_uploader_pb_state_proto_rawDesc), len(file_uploader_pb_state_proto_rawDesc)))
 	})
-	return file_state_proto_rawDescData
+	return file_uploader_pb_state_proto_rawDescData
 }
 
-var file_state_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
-var file_state_proto_goTypes = []any{
+var file_uploader_pb_state_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_uploader_pb_state_proto_goTypes = []any{
 	(*File)(nil),  // 0: holdfast.uploader.v1.File
 	(*Group)(nil), // 1: holdfast.uploader.v1.Group
 	(*Chunk)(nil), // 2: holdfast.uploader.v1.Chunk
 	(*Link)(nil),  // 3: holdfast.uploader.v1.Link
 }
-var file_state_proto_depIdxs = []int32{
+var file_uploader_pb_state_proto_depIdxs = []int32{
 	0, // [0:0] is the sub-list for method output_type
 	0, // [0:0] is the sub-list for method input_type
 	0, // [0:0] is the sub-list for extension type_name
@@ -463,26 +463,26 @@ var file_state_proto_depIdxs = []int32{
 	0, // [0:0] is the sub-list for field type_name
 }
 
-func init() { file_state_proto_init() }
-func file_state_proto_init() {
-	if File_state_proto != nil {
+func init() { file_uploader_pb_state_proto_init() }
+func file_uploader_pb_state_proto_init() {
+	if File_uploader_pb_state_proto != nil {
 		return
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
-			RawDescriptor: unsafe.Slice(unsafe.StringData(file_state_proto_rawDesc), len(file_state_proto_rawDesc)),
+			RawDescriptor: unsafe.Slice(unsafe.StringData(file_uploader_pb_state_proto_rawDesc), len(file_uploader_pb_state_proto_rawDesc)),
 			NumEnums:      0,
 			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
-		GoTypes:           file_state_proto_goTypes,
-		DependencyIndexes: file_state_proto_depIdxs,
-		MessageInfos:      file_state_proto_msgTypes,
+		GoTypes:           file_uploader_pb_state_proto_goTypes,
+		DependencyIndexes: file_uploader_pb_state_proto_depIdxs,
+		MessageInfos:      file_uploader_pb_state_proto_msgTypes,
 	}.Build()
-	File_state_proto = out.File
-	file_state_proto_goTypes = nil
-	file_state_proto_depIdxs = nil
+	File_uploader_pb_state_proto = out.File
+	file_uploader_pb_state_proto_goTypes = nil
+	file_uploader_pb_state_proto_depIdxs = nil
 }
