@@ -1,0 +1,313 @@
+package dataset
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+	blocks "github.com/ipfs/go-block-format"
+
+	"github.com/holdfastfs/holdfast/erasure"
+)
+
+// Config says what a dataset stands on. DB, Store, Staging, Sink and Data are required.
+type Config struct {
+	DB      *badger.DB
+	Prefix  []byte // of all keys of this dataset; no other prefix may begin with it
+	Store   Store
+	Staging Staging
+	Sink    Sink
+
+	Data   int // k: blocks of a stripe
+	Parity int // m: parity shards of a stripe
+
+	Quiet     time.Duration          // without a change, after which what is left becomes groups and a manifest; default 2 s
+	Temporary func(name string) bool // names that wait for their rename; default none
+
+	// Flush brings all that was committed to the disk. Default: the database's own Sync.
+	Flush func(ctx context.Context) error
+}
+
+const defaultQuiet = 2 * time.Second
+
+func (c Config) withDefaults() (Config, error) {
+	switch {
+	case c.DB == nil || c.Store == nil || c.Staging == nil || c.Sink == nil:
+		return c, errors.New("dataset: no database, store, staging or sink")
+	case c.Quiet < 0:
+		return c, fmt.Errorf("dataset: quiet of %v", c.Quiet)
+	}
+	if err := erasure.CheckCode(c.Data, c.Parity); err != nil {
+		return c, fmt.Errorf("dataset: %w", err)
+	}
+	if c.Quiet == 0 {
+		c.Quiet = defaultQuiet
+	}
+	if c.Temporary == nil {
+		c.Temporary = func(string) bool { return false }
+	}
+	if c.Flush == nil {
+		db := c.DB
+		c.Flush = func(context.Context) error { return db.Sync() }
+	}
+	return c, nil
+}
+
+// Dataset is the dataset of one upload directory.
+type Dataset struct {
+	cfg      Config
+	activity atomic.Uint64 // changes told
+	hurry    atomic.Bool
+
+	// work is held by Work and Scan; it guards what follows, and is taken before all others.
+	work       sync.Mutex
+	seen       uint64 // activity at the last Work
+	lastChange time.Time
+	resumed    bool // what a stop interrupted towards the Sink was finished
+
+	rounds sync.Mutex // held while groups are made; taken before marks
+
+	// marks guards mark; taken before mu.
+	marks sync.Mutex
+	mark  uint64 // under which blocks are kept now until they are in groups; 0: none yet
+
+	// mu is held by the transaction that writes, and guards what follows.
+	mu     sync.Mutex
+	seq    uint64 // the next number
+	lent   uint64 // numbers below may be given out without a note
+	failed error
+	totals tally
+
+	// trouble guards failures, why files could not be read; at most maxFailures.
+	trouble  sync.Mutex
+	failures map[FileID]error
+
+	beforeCommit func() error // for tests
+}
+
+const maxFailures = 1024
+
+// tally is what is counted of a dataset.
+type tally struct {
+	liveBlocks, liveBytes, queuedBlocks, queuedBytes, groups, storedBytes int64
+}
+
+func (t *tally) add(o tally) {
+	t.liveBlocks += o.liveBlocks
+	t.liveBytes += o.liveBytes
+	t.queuedBlocks += o.queuedBlocks
+	t.queuedBytes += o.queuedBytes
+	t.groups += o.groups
+	t.storedBytes += o.storedBytes
+}
+
+// Stats counts what there is now.
+type Stats struct {
+	LiveBlocks   int64
+	LiveBytes    int64
+	QueuedBlocks int64 // live blocks that wait for a group
+	QueuedBytes  int64
+	Groups       int64 // that are not released
+	StoredBytes  int64 // of all their shards, parity too
+}
+
+// Stats returns what there is now.
+func (d *Dataset) Stats() Stats {
+	t := d.tally()
+	return Stats{t.liveBlocks, t.liveBytes, t.queuedBlocks, t.queuedBytes, t.groups, t.storedBytes}
+}
+
+func (d *Dataset) tally() tally {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.totals
+}
+
+// Open opens the dataset and finishes what a stop interrupted, without a call of the Sink.
+func Open(ctx context.Context, cfg Config) (*Dataset, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	d := &Dataset{cfg: cfg, failures: make(map[FileID]error)}
+	if err := d.recover(ctx); err != nil {
+		return nil, fmt.Errorf("open dataset: %w", err)
+	}
+	return d, nil
+}
+
+// Work does what is due at now: works changes off, imports closed files, makes groups when enough blocks wait and,
+// after a quiet time, the root, the remaining groups and the manifest. It returns when it is to be called again if
+// nothing happens before; zero if only after a change. After an error it may be called again.
+func (d *Dataset) Work(ctx context.Context, now time.Time) (next time.Time, err error) {
+	d.work.Lock()
+	defer d.work.Unlock()
+	if a := d.activity.Load(); a != d.seen {
+		d.seen, d.lastChange = a, now
+	}
+	if err := d.catchUp(ctx); err != nil {
+		d.resumed = false
+		return now.Add(d.cfg.Quiet), err
+	}
+	if due := d.lastChange.Add(d.cfg.Quiet); !d.hurry.Load() && now.Before(due) {
+		return due, nil
+	}
+	hurried := d.hurry.Load()
+	if err := d.settle(ctx); err != nil {
+		d.resumed = false
+		return now.Add(d.cfg.Quiet), err
+	}
+	if hurried {
+		d.hurry.Store(false)
+	}
+	if left, err := d.first(d.key(keyClosed)); err != nil || left != nil {
+		return now.Add(d.cfg.Quiet), err // busy files, or such as could not be read
+	}
+	if d.activity.Load() != d.seen {
+		return now.Add(d.cfg.Quiet), nil
+	}
+	return time.Time{}, nil
+}
+
+// Hurry has the next Work not wait for a quiet time.
+func (d *Dataset) Hurry() { d.hurry.Store(true) }
+
+// catchUp does what does not wait for a quiet time.
+func (d *Dataset) catchUp(ctx context.Context) error {
+	for _, step := range []func(context.Context) error{
+		d.resume,
+		d.workOff,
+		d.importClosed,
+		func(context.Context) error { return d.relinkMany() },
+		func(context.Context) error { return d.dropOwners() },
+		func(context.Context) error { return d.closeMark() },
+		d.roundIfFull,
+		d.give,
+		d.releaseEmpty,
+	} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// settle makes a state that can be synced of all that is there.
+func (d *Dataset) settle(ctx context.Context) error {
+	for _, step := range []func(context.Context) error{
+		d.relistMissed,
+		func(context.Context) error { return d.dropNameless() },
+		func(context.Context) error { return d.dropOwners() },
+		d.build,
+		func(context.Context) error { return d.closeMark() },
+		d.protectAll,
+		d.regroupAll,
+		func(context.Context) error { return d.closeMark() },
+		d.releaseMarks,
+		d.give,
+		d.writeManifest,
+		d.giveManifest,
+		d.releaseEmpty,
+	} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *Dataset) regroupAll(ctx context.Context) error {
+	for {
+		moved, err := d.regroup()
+		if err != nil || !moved {
+			return err
+		}
+		if err := d.protectAll(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// waitMark is the mark under which new blocks are kept until they are in groups.
+func (d *Dataset) waitMark() (Mark, error) {
+	d.marks.Lock()
+	defer d.marks.Unlock()
+	if d.mark == 0 {
+		var n uint64
+		err := d.commit(func(x *tx) (err error) {
+			if n, err = x.next(); err != nil {
+				return err
+			}
+			var e encoder
+			e.num(0)
+			return x.set(d.key(keyMark, n), e)
+		})
+		if err != nil {
+			return "", err
+		}
+		d.mark = n
+	}
+	return waitMark(d.mark), nil
+}
+
+func waitMark(n uint64) Mark { return Mark(fmt.Sprintf("waiting-%d", n)) }
+
+func (d *Dataset) putBlocks(ctx context.Context, blks []blocks.Block) error {
+	mark, err := d.waitMark()
+	if err != nil || len(blks) == 0 {
+		return err
+	}
+	return d.cfg.Store.Put(ctx, mark, blks)
+}
+
+// closeMark has the present mark dropped when all that waits now is in groups.
+func (d *Dataset) closeMark() error {
+	d.marks.Lock()
+	defer d.marks.Unlock()
+	if d.mark == 0 {
+		return nil
+	}
+	err := d.commit(func(x *tx) error { return x.endMark(d.mark) })
+	if err == nil {
+		d.mark = 0
+	}
+	return err
+}
+
+func (x *tx) endMark(n uint64) error {
+	until, err := x.next()
+	if err != nil {
+		return err
+	}
+	var e encoder
+	e.num(until)
+	return x.set(x.d.key(keyMark, n), e)
+}
+
+// releaseMarks drops the marks of blocks that are all in groups, which have marks of their own.
+func (d *Dataset) releaseMarks(ctx context.Context) error {
+	head := uint64(math.MaxUint64)
+	rest, err := d.first(d.key(keyQueue))
+	if err != nil {
+		return err
+	}
+	if rest != nil {
+		head = number(rest, 0)
+	}
+	return d.scan(d.key(keyMark), func(rest, value []byte) error {
+		r := decoder{rest: value}
+		n, until := number(rest, 0), r.num()
+		if until == 0 || until > head {
+			return r.end("mark")
+		}
+		if err := d.cfg.Store.Release(ctx, waitMark(n)); err != nil {
+			return err
+		}
+		return d.commit(func(x *tx) error { return x.del(d.key(keyMark, n)) })
+	})
+}

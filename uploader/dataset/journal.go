@@ -1,0 +1,209 @@
+package dataset
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+)
+
+// ChangeKind is what happened.
+type ChangeKind byte
+
+// The kinds of changes.
+const (
+	// Closed: a version of File is complete, under Path; Version tells which.
+	Closed ChangeKind = iota + 1
+	// Named: Path was made, removed, or got other attributes.
+	Named
+	// Renamed: Path is To now, with all below it; what To was before is gone.
+	Renamed
+	// Swapped: Path and To have changed places.
+	Swapped
+	// changePlaced and changeManifest: a group or a manifest is placed.
+	changePlaced
+	changeManifest
+)
+
+// Change is something that happened to the staging tree. Paths are relative to its root.
+type Change struct {
+	Kind    ChangeKind
+	Path    string
+	To      string  // Renamed and Swapped
+	File    FileID  // Closed; for the others the regular file concerned, if its content is what it was
+	Version Version // of File, now; for other kinds than Closed it takes the place of the version told before
+	number  uint64  // changePlaced and changeManifest
+}
+
+func (c Change) encode() []byte {
+	e := encoder{byte(c.Kind)}
+	e.text(c.Path)
+	e.text(c.To)
+	e.raw(c.File[:])
+	e.version(c.Version)
+	e.num(c.number)
+	return e
+}
+
+func decodeChange(v []byte) (Change, error) {
+	d := decoder{rest: v}
+	var c Change
+	if b := d.take(1); b != nil {
+		c.Kind = ChangeKind(b[0])
+	}
+	c.Path, c.To, c.File, c.Version, c.number = d.text(), d.text(), d.fileID(), d.version(), d.num()
+	return c, d.end("change")
+}
+
+// Told takes a change down. Changes of one name or file come in their order. It waits for no other work.
+func (d *Dataset) Told(_ context.Context, c Change) error {
+	if c.Kind < Closed || c.Kind > Swapped || c.Kind == Closed && c.File == (FileID{}) {
+		return errors.New("change of an unknown kind, or of no file")
+	}
+	return d.note(c)
+}
+
+// Placed says that all columns of a group are with providers.
+func (d *Dataset) Placed(_ context.Context, id GroupID) error {
+	return d.note(Change{Kind: changePlaced, number: uint64(id)})
+}
+
+// ManifestPlaced says that a manifest and all groups told of before it are with providers.
+func (d *Dataset) ManifestPlaced(_ context.Context, id ManifestID) error {
+	return d.note(Change{Kind: changeManifest, number: uint64(id)})
+}
+
+func (d *Dataset) note(c Change) error {
+	d.activity.Add(1)
+	err := d.commit(func(x *tx) error {
+		if c.File != (FileID{}) {
+			key := d.fileKey(keyTold, c.File)
+			known, err := x.get(key)
+			if err != nil {
+				return err
+			}
+			if c.Kind == Closed || known != nil {
+				var e encoder
+				e.version(c.Version)
+				if err := x.set(key, e); err != nil {
+					return err
+				}
+			}
+		}
+		n, err := x.next()
+		if err != nil {
+			return err
+		}
+		return x.set(d.key(keyJournal, n), c.encode())
+	})
+	if err != nil {
+		return fmt.Errorf("note change: %w", err)
+	}
+	return nil
+}
+
+// Version returns the version of a file that was told last.
+func (d *Dataset) Version(_ context.Context, id FileID) (v Version, known bool, err error) {
+	err = d.view(func(x *tx) error {
+		b, err := x.get(d.fileKey(keyTold, id))
+		if b == nil || err != nil {
+			return err
+		}
+		r := decoder{rest: b}
+		v, known = r.version(), true
+		return r.end("version")
+	})
+	return v, known, err
+}
+
+// workOff works the journal off. What a change says is looked up in the staging tree, which may have changed since: then
+// a later change is in the journal, or on its way.
+func (d *Dataset) workOff(ctx context.Context) error {
+	for {
+		rest, value, err := d.firstChange()
+		if err != nil || rest == nil {
+			return err
+		}
+		c, err := decodeChange(value)
+		if err == nil {
+			err = d.apply(ctx, c)
+		}
+		if err == nil {
+			err = d.commit(func(x *tx) error { return x.del(append(d.key(keyJournal), rest...)) })
+		}
+		if err != nil {
+			return fmt.Errorf("work off change of %q: %w", c.Path, err)
+		}
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+func (d *Dataset) firstChange() (rest, value []byte, err error) {
+	err = d.scan(d.key(keyJournal), func(r, v []byte) error {
+		rest, value = bytes.Clone(r), bytes.Clone(v)
+		return errStop
+	})
+	return rest, value, err
+}
+
+func (d *Dataset) apply(ctx context.Context, c Change) error {
+	switch c.Kind {
+	case Closed:
+		if err := d.touch(ctx, c.Path, true); err != nil {
+			return err
+		}
+		return d.commit(func(x *tx) error { return x.flag(d.fileKey(keyClosed, c.File)) })
+	case Named:
+		if err := d.sameContent(ctx, c); err != nil {
+			return err
+		}
+		return d.touch(ctx, c.Path, false)
+	case Renamed, Swapped:
+		if err := d.sameContent(ctx, c); err != nil {
+			return err
+		}
+		return d.applyMove(ctx, c)
+	case changePlaced:
+		return d.applyPlaced(GroupID(c.number))
+	case changeManifest:
+		return d.applyManifestPlaced(ManifestID(c.number))
+	}
+	return corrupt("change of kind %d", c.Kind)
+}
+
+// applyMove moves the records, then looks whether they are of what is there now.
+func (d *Dataset) applyMove(ctx context.Context, c Change) error {
+	var from, to spot
+	var known, place bool
+	err := d.view(func(x *tx) (err error) {
+		if _, known, err = x.resolve(c.Path); err != nil {
+			return err
+		}
+		if from, _, err = x.spotOfPath(c.Path); err != nil {
+			return err
+		}
+		to, place, err = x.spotOfPath(c.To)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	switch {
+	case c.Kind == Swapped && known && place:
+		err = d.commit(func(x *tx) error { return x.swap(from, to) })
+	case c.Kind == Renamed && known && place && !d.cfg.Temporary(to.name):
+		err = d.commit(func(x *tx) error { return x.move(from, to) })
+	}
+	if err == nil {
+		err = d.dropDoomed()
+	}
+	if err == nil {
+		err = d.lookAt(ctx, c.Path, look{})
+	}
+	if err == nil {
+		err = d.lookAt(ctx, c.To, look{moved: true})
+	}
+	return err
+}

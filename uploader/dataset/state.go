@@ -1,0 +1,185 @@
+package dataset
+
+import (
+	"context"
+	"errors"
+
+	"github.com/ipfs/go-cid"
+)
+
+// State is how far a dataset is.
+type State struct {
+	Root     cid.Cid  // of the tree as it was built last; undefined before
+	Latest   Manifest // written last; ID 0: none
+	Placed   Manifest // placed last
+	Synced   bool     // Placed is of all that was told
+	Unplaced int      // groups that are not placed
+	Busy     int      // closed files that are not imported
+}
+
+// State returns how far the dataset is. It reads what is not placed yet, no more.
+func (d *Dataset) State(context.Context) (s State, err error) {
+	var waits bool
+	err = d.view(func(x *tx) error {
+		root, _, err := x.dir(rootDir)
+		if err != nil {
+			return err
+		}
+		latest, err := x.latest()
+		if err != nil {
+			return err
+		}
+		placed, err := x.manifest(keyPlaced)
+		if err != nil {
+			return err
+		}
+		s.Root, s.Latest, s.Placed = root.link.CID, latest.Manifest, placed.Manifest
+		count := func(kind byte, n *int) error {
+			return x.scan(d.key(kind), func([]byte, []byte) error { *n++; return nil })
+		}
+		if err := count(keyUnplaced, &s.Unplaced); err != nil {
+			return err
+		}
+		if err := count(keyClosed, &s.Busy); err != nil {
+			return err
+		}
+		for _, kind := range []byte{keyJournal, keyQueue, keyDirty, keyChanged, keyBroken, keyNameless, keyRelist} {
+			err := x.scan(d.key(kind), func([]byte, []byte) error { waits = true; return errStop })
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	s.Synced = err == nil && !waits && s.Busy == 0 && s.Unplaced == 0 && s.Placed.ID != 0 && s.Placed.ID == s.Latest.ID
+	return s, err
+}
+
+// File is what is known of a file.
+type File struct {
+	Version Version // imported last
+	CID     cid.Cid
+	Closed  bool      // a later version may be waiting to be imported
+	Blocks  int64     // of the version; repetitions count
+	Placed  int64     // of those, in groups that are placed
+	Groups  []GroupID // that have blocks of it, up to maxFileGroups
+	Err     error     // why it could not be read; nil: it could, or was not tried yet
+}
+
+// maxFileGroups bounds what File returns.
+const maxFileGroups = 1 << 16
+
+// File tells what is known of a file, ErrGone if nothing is. It reads the list of the file's blocks.
+func (d *Dataset) File(ctx context.Context, id FileID) (f File, err error) {
+	d.trouble.Lock()
+	f.Err = d.failures[id]
+	d.trouble.Unlock()
+	err = d.view(func(x *tx) error {
+		closed, err := x.get(d.fileKey(keyClosed, id))
+		if err != nil {
+			return err
+		}
+		f.Closed = closed != nil
+		r, found, err := x.file(id)
+		if err != nil {
+			return err
+		}
+		if !found && closed == nil {
+			return ErrGone
+		}
+		if !found {
+			return nil
+		}
+		f.Version, f.CID, f.Blocks = r.version, r.link.CID, int64(r.blocks)
+		groups := make(map[GroupID]bool)
+		if err := x.blockOf(&f, groups, digestOf(r.link.CID), 1); err != nil {
+			return err
+		}
+		return x.scan(d.key(keyList, r.owner), func(_, value []byte) error {
+			if err := context.Cause(ctx); err != nil {
+				return err
+			}
+			list, err := decodeList(value)
+			for i := 0; err == nil && i < len(list); i++ {
+				err = x.blockOf(&f, groups, digestOf(list[i].shard.CID), int64(list[i].n))
+			}
+			return err
+		})
+	})
+	return f, err
+}
+
+// blockOf notes where a block of a file is.
+func (x *tx) blockOf(f *File, groups map[GroupID]bool, h digest, n int64) error {
+	b, err := x.block(h)
+	if err != nil || b.group == 0 {
+		return err
+	}
+	placed, known := groups[b.group]
+	if !known {
+		head, err := x.head(b.group)
+		if err != nil {
+			return err
+		}
+		placed = head != nil && head.state == groupPlaced
+		if len(f.Groups) < maxFileGroups {
+			f.Groups = append(f.Groups, b.group)
+			groups[b.group] = placed
+		}
+	}
+	if placed {
+		f.Placed += n
+	}
+	return nil
+}
+
+// Directory returns the CID of a directory as it is now, or as it was built last if Work is busy; ErrGone if there is
+// none at the path.
+func (d *Dataset) Directory(ctx context.Context, p string) (cid.Cid, error) {
+	if d.work.TryLock() {
+		err := d.workOff(ctx)
+		if err == nil {
+			err = d.build(ctx)
+		}
+		d.work.Unlock()
+		if err != nil {
+			return cid.Undef, err
+		}
+	}
+	var c cid.Cid
+	err := d.view(func(x *tx) error {
+		r, found, err := x.resolve(p)
+		if err == nil && (!found || r.kind != Directory) {
+			err = ErrGone
+		}
+		if err != nil {
+			return err
+		}
+		dir, _, err := x.dir(r.dir)
+		c = dir.link.CID
+		return err
+	})
+	if err == nil && !c.Defined() {
+		err = errors.Join(ErrGone, errors.New("not built yet"))
+	}
+	return c, err
+}
+
+// Groups calls yield with each group that is not placed, as the Sink was told of it or will be.
+func (d *Dataset) Groups(ctx context.Context, yield func(Group) error) error {
+	return d.scan(d.key(keyUnplaced), func(rest, _ []byte) error {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		id := GroupID(number(rest, 0))
+		g, err := d.group(id)
+		if err != nil {
+			return err
+		}
+		out, err := columns(id, g)
+		if err != nil {
+			return err
+		}
+		return yield(out)
+	})
+}
