@@ -7,6 +7,7 @@ import (
 	"io"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -61,6 +62,8 @@ spread over k+m peers survives the loss of any m of them. It is then also known 
 	flags.BoolVarP(&f.quiet, "quiet", "q", false, "print CIDs alone")
 	flags.BoolVar(&f.Preserve, "preserve", false, "keep permissions and modification times")
 	flags.Var(&f.Protect, "protect", "add parity: any m of each k+m shards may be lost")
+	flags.BoolVar(&f.Upload, "upload", false, "have storage providers keep it, with --protect; uploads tells how far that is")
+	flags.DurationVar(&f.Lifetime, "lifetime", 30*24*time.Hour, "how long providers keep it")
 	flags.BoolVar(&f.strict, "strict", false, "fail on what can't be added, rather than leave it out")
 	flags.BoolVar(&f.Pin, "pin", true, "keep the blocks until unpinned")
 	jsonFlag(cmd, &f.asJSON)

@@ -60,9 +60,9 @@ func (a *app) printChannels(channels []api.Channel, asJSON bool) error {
 	if asJSON {
 		return ui.JSON(a.out, channels)
 	}
-	t := &ui.Table{Heads: []string{"PEER", "DIRECTION", "STATE", ">PAID", ">SETTLED", ">DEPOSIT", "OPENED"}}
+	t := &ui.Table{Heads: []string{"PEER", "DIRECTION", "FOR", "STATE", ">PAID", ">SETTLED", ">DEPOSIT", "OPENED"}}
 	for _, c := range channels {
-		t.Add(c.Peer, c.Direction, c.State, strconv.FormatUint(c.Amount, 10), strconv.FormatUint(c.Settled, 10),
+		t.Add(c.Peer, c.Direction, c.For, c.State, strconv.FormatUint(c.Amount, 10), strconv.FormatUint(c.Settled, 10),
 			strconv.FormatUint(c.Deposit, 10), c.Opened.Local().Format(time.DateTime))
 	}
 	return t.Print(a.out)

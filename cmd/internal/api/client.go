@@ -218,6 +218,21 @@ func (c *Client) CloseChannels(ctx context.Context, peer string) ([]Channel, err
 	return call[[]Channel](ctx, c, "DELETE", "/v1/channels/"+url.PathEscape(peer), nil, nil)
 }
 
+// Uploads lists what providers are to keep.
+func (c *Client) Uploads(ctx context.Context) ([]Upload, error) {
+	return call[[]Upload](ctx, c, "GET", "/v1/uploads", nil, nil)
+}
+
+// Links lists chunks at providers.
+func (c *Client) Links(ctx context.Context) ([]Link, error) {
+	return call[[]Link](ctx, c, "GET", "/v1/links", nil, nil)
+}
+
+// Providers lists storage providers that are known.
+func (c *Client) Providers(ctx context.Context) ([]Provider, error) {
+	return call[[]Provider](ctx, c, "GET", "/v1/providers", nil, nil)
+}
+
 // GC drops every block that is not pinned or in use.
 func (c *Client) GC(ctx context.Context) (GCResult, error) {
 	return call[GCResult](ctx, c, "POST", "/v1/gc", nil, nil)
@@ -229,6 +244,10 @@ func (c *Client) Add(ctx context.Context, tar io.Reader, opts AddOptions) (roots
 		"raw": {strconv.FormatBool(opts.Raw)}}
 	if p := opts.Protect.String(); p != "" {
 		query.Set("protect", p)
+	}
+	if opts.Upload {
+		query.Set("upload", "true")
+		query.Set("lifetime", opts.Lifetime.String())
 	}
 	if opts.Lane != nil {
 		query.Set("lane", opts.Lane.name)

@@ -59,6 +59,13 @@ func (s *Server) add(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
+	if q.Get("upload") == "true" {
+		var err error
+		opts.Upload = true
+		if opts.Lifetime, err = time.ParseDuration(q.Get("lifetime")); err != nil || opts.Lifetime < 0 || opts.Protect == (Protection{}) {
+			return &Error{Code: CodeUsage, Message: "what is uploaded needs a protection, and a lifetime such as 720h"}
+		}
+	}
 	var l *lane
 	if name := q.Get("lane"); name != "" {
 		if l = s.lanes.take(name); l == nil {
@@ -83,6 +90,21 @@ func (s *Server) channels(w http.ResponseWriter, r *http.Request) error {
 
 func (s *Server) closeChannels(w http.ResponseWriter, r *http.Request) error {
 	v, err := s.node.CloseChannels(r.Context(), r.PathValue("peer"))
+	return answer(w, v, err)
+}
+
+func (s *Server) uploads(w http.ResponseWriter, r *http.Request) error {
+	v, err := s.node.Uploads(r.Context())
+	return answer(w, v, err)
+}
+
+func (s *Server) links(w http.ResponseWriter, r *http.Request) error {
+	v, err := s.node.Links(r.Context())
+	return answer(w, v, err)
+}
+
+func (s *Server) providers(w http.ResponseWriter, r *http.Request) error {
+	v, err := s.node.Providers(r.Context())
 	return answer(w, v, err)
 }
 

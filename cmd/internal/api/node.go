@@ -17,6 +17,14 @@ type Node interface {
 	Mounter
 	Keeper
 	Payer
+	Writer
+}
+
+// Writer has content kept by storage providers.
+type Writer interface {
+	Uploads(ctx context.Context) ([]Upload, error)
+	Links(ctx context.Context) ([]Link, error)
+	Providers(ctx context.Context) ([]Provider, error)
 }
 
 // Payer pays peers and is paid by them.

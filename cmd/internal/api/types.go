@@ -41,6 +41,8 @@ type AddOptions struct {
 	Pin      bool // keep the blocks until unpinned
 	Raw      bool // the stream is one file's content, no tar
 	Protect  Protection
+	Upload   bool          // have providers keep it; needs Protect
+	Lifetime time.Duration // at providers; zero: 30 days
 
 	// Lane, if set, carries the descriptors of what [Pack] was told to pass on it. The client alone sets it.
 	Lane *FileLane
@@ -95,6 +97,7 @@ type Channel struct {
 	ID        string     `json:"id"`
 	Peer      string     `json:"peer"`
 	Direction string     `json:"direction"` // "paying" the peer, or "receiving" from it
+	For       string     `json:"for"`       // "blocks" or "storage"
 	State     string     `json:"state"`
 	Deposit   uint64     `json:"deposit"`
 	Amount    uint64     `json:"amount"`  // paid so far

@@ -14,6 +14,7 @@ import (
 	"github.com/holdfastfs/holdfast/fs"
 	"github.com/holdfastfs/holdfast/fs/unixfs"
 	"github.com/holdfastfs/holdfast/uploader/dag"
+	"github.com/holdfastfs/holdfast/uploader/provider"
 )
 
 // Who stands where another room asks for somebody.
@@ -105,17 +106,32 @@ func (o origin) Fetch(ctx context.Context, w blockcache.Want) (blocks.Block, err
 // would drive out what is read.
 type served struct {
 	store   *blockcache.Store
+	chunks  func() *storage                   // where sealed chunks are kept for others; may be nil, or return nil
 	arrived func(...cid.Cid)                  // told of what peers may wait for
 	stored  func(context.Context, ...cid.Cid) // told of what may be announced
 }
 
 func (s *served) Get(ctx context.Context, c cid.Cid) (blocks.Block, error) {
 	blk, err := s.store.Get(ctx, blockcache.Want{CID: c})
+	if p := s.kept(err); p != nil {
+		blk, err = p.Get(ctx, c)
+	}
 	return blk, exchangeError(err)
+}
+
+// kept returns the provider that may have what the store does not.
+func (s *served) kept(err error) *storage {
+	if s.chunks == nil || !errors.Is(err, blockcache.ErrNotFound) {
+		return nil
+	}
+	return s.chunks()
 }
 
 func (s *served) SizeOf(ctx context.Context, c cid.Cid) (int, error) {
 	size, err := s.store.SizeOf(ctx, c)
+	if p := s.kept(err); p != nil {
+		size, err = p.SizeOf(ctx, c)
+	}
 	return size, exchangeError(err)
 }
 
@@ -135,7 +151,7 @@ func (s *served) Put(ctx context.Context, arrivals []exchange.Arrival) error {
 }
 
 func exchangeError(err error) error {
-	if errors.Is(err, blockcache.ErrNotFound) {
+	if errors.Is(err, blockcache.ErrNotFound) || errors.Is(err, provider.ErrNotFound) {
 		return fmt.Errorf("%w: %w", exchange.ErrNotFound, err)
 	}
 	return err

@@ -16,6 +16,7 @@ import (
 	"github.com/holdfastfs/holdfast/cmd/internal/api"
 	"github.com/holdfastfs/holdfast/exchange"
 	"github.com/holdfastfs/holdfast/fs/unixfs"
+	"github.com/holdfastfs/holdfast/uploader"
 	"github.com/holdfastfs/holdfast/uploader/dag"
 )
 
@@ -80,6 +81,11 @@ func (n *Node) Add(ctx context.Context, r io.Reader, opts api.AddOptions) (_ []a
 			return nil, err
 		}
 		n.announceRoot(ctx, manifest)
+		if opts.Upload {
+			if err := n.place(ctx, manifest, root.String(), uploader.Policy{Lifetime: opts.Lifetime}); err != nil {
+				return nil, err
+			}
+		}
 	}
 	for _, root := range roots {
 		n.announceRoot(ctx, root.Link.CID)

@@ -25,6 +25,7 @@ import (
 	"github.com/holdfastfs/holdfast/exchange"
 	"github.com/holdfastfs/holdfast/exchange/recovery"
 	"github.com/holdfastfs/holdfast/fs/unixfs"
+	"github.com/holdfastfs/holdfast/uploader"
 )
 
 // Config says what a node is made of. Repo and Logger are needed.
@@ -49,6 +50,8 @@ type Node struct {
 	sweeper   *exchange.Sweeper
 	exchange  *exchange.Exchange
 	wallet    *wallet
+	provider  *storage // nil where this node keeps nothing for others
+	uploader  *uploader.Uploader
 	register  *recovery.Register
 	recovery  *recovery.Recovery
 	store     *blockcache.Store
@@ -89,6 +92,9 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	}
 	n.blocks = &blocksOf{cache: n.cache, store: n.store}
 	n.reader = unixfs.NewReader(n.blocks, unixfs.Config{Logger: n.log})
+	if err := errors.Join(n.openProvider(), n.openUploader()); err != nil {
+		return nil, err
+	}
 	n.mounts = newMounts(n)
 	n.server = api.NewServer(n, n.log)
 	return n, n.forgetImports(ctx)
@@ -165,7 +171,7 @@ func (n *Node) openExchange(ctx context.Context) (err error) {
 	if n.register, err = recovery.OpenRegister(ctx, n.cfg.Repo.Datastore(repo.PrefixManifest)); err != nil {
 		return err
 	}
-	store := &served{store: n.store, stored: n.sweeper.Stored}
+	store := &served{store: n.store, stored: n.sweeper.Stored, chunks: func() *storage { return n.provider }}
 	network, serve := limits.Network, limits.Serve
 	serve.Store, serve.Till, serve.Logger = store, n.wallet, n.log
 	serve.PricePerMiB, serve.CreditBytes = exchange.Amount(s.Price), s.Credit
@@ -198,6 +204,9 @@ func (n *Node) close() error {
 	var errs []error
 	if n.cache != nil {
 		errs = append(errs, n.cache.Close())
+	}
+	if n.provider != nil {
+		errs = append(errs, n.provider.Close())
 	}
 	if n.store != nil {
 		errs = append(errs, n.store.Close())

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/holdfastfs/holdfast/cmd/internal/api"
@@ -22,17 +23,25 @@ type service struct {
 // services lists everything that runs, in the order of starting. They stop the other way round, each when the one
 // after it has ended.
 func (n *Node) services(commands net.Listener, public net.Listener) []service {
-	return []service{
+	list := []service{
 		{"block store", n.store.Run},
 		{"exchange", n.runExchange},
 		{"payments", n.wallet.accounts.Run},
+		{"storage payments", n.wallet.storage.Run},
 		{"announcements", n.announce.Run},
 		{"sweeps of announcements", n.sweeper.Run},
 		{"peers", n.keeper.Run},
+		{"uploads", n.uploader.Run},
+		{"watch of providers", n.watchProviders},
 		{"commands", func(ctx context.Context) error { return n.server.Serve(ctx, commands) }},
 		{"metrics", func(ctx context.Context) error { return serveHTTP(ctx, public, n.server.Public()) }},
 		{"mounts", n.mounts.Run},
 	}
+	if n.provider != nil {
+		at := slices.IndexFunc(list, func(s service) bool { return s.name == "peers" })
+		list = slices.Insert(list, at+1, service{"provider", n.provider.Run})
+	}
+	return list
 }
 
 // runExchange ends when also the network has that the exchange starts.
@@ -55,7 +64,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return errors.Join(err, commands.Close())
 	}
-	failures := make(chan error, 8)
+	failures := make(chan error, 16)
 	var stops []func()
 	for _, s := range n.services(commands, public) {
 		stops = append(stops, start(ctx, s, failures))

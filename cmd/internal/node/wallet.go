@@ -24,7 +24,9 @@ const blockBudget = "blocks"
 
 // wallet pays peers for blocks, and takes their payments.
 type wallet struct {
-	accounts *payment.Accounts
+	accounts *payment.Accounts // for blocks
+	storage  *payment.Accounts // for links
+	book     *payment.Book
 	deposit  payment.Amount
 	network  *exchange.HostNetwork // set before the exchange runs
 }
@@ -44,11 +46,17 @@ func (n *Node) openWallet() error {
 	if err != nil {
 		return hint.Add(err, "name another file with ledger: in %s/config.yaml", n.cfg.Repo.Dir)
 	}
-	accounts, err := payment.Open(payment.Config{DB: n.cfg.Repo.DB, Prefix: repo.PrefixPayment, Ledger: book, Purpose: payment.ForBlocks, Key: n.cfg.Repo.Key, Logger: n.log})
+	cfg := payment.Config{DB: n.cfg.Repo.DB, Prefix: repo.PrefixPayment, Ledger: book, Purpose: payment.ForBlocks, Key: n.cfg.Repo.Key, Logger: n.log}
+	accounts, err := payment.Open(cfg)
 	if err != nil {
 		return err
 	}
-	n.wallet = &wallet{accounts: accounts, deposit: payment.Amount(n.cfg.Settings.Deposit)}
+	cfg.Prefix, cfg.Purpose = repo.PrefixStoragePayment, payment.ForStorage
+	storage, err := payment.Open(cfg)
+	if err != nil {
+		return err
+	}
+	n.wallet = &wallet{accounts: accounts, storage: storage, book: book, deposit: payment.Amount(n.cfg.Settings.Deposit)}
 	return nil
 }
 
@@ -215,14 +223,21 @@ func (n *Node) allow(root cid.Cid, s api.Spending) error {
 
 // Channels lists the payment channels of the node.
 func (n *Node) Channels(ctx context.Context) ([]api.Channel, error) {
-	infos, err := n.wallet.accounts.Channels(ctx)
+	blocks, err := n.wallet.accounts.Channels(ctx)
+	if err != nil {
+		return nil, err
+	}
+	storage, err := n.wallet.storage.Channels(ctx)
 	if err != nil {
 		return nil, err
 	}
 	out := []api.Channel{}
-	for _, i := range infos {
+	for at, i := range append(blocks, storage...) {
 		c := api.Channel{ID: i.ID.String(), Peer: i.Peer.String(), Direction: string(i.Direction), Deposit: uint64(i.Deposit),
 			Amount: uint64(i.Amount), Settled: uint64(i.Settled), State: string(i.State), Opened: i.Opened}
+		if c.For = "blocks"; at >= len(blocks) {
+			c.For = "storage"
+		}
 		if !i.Closed.IsZero() {
 			c.Closed = &i.Closed
 		}
@@ -237,11 +252,17 @@ func (n *Node) CloseChannels(ctx context.Context, id string) ([]api.Channel, err
 	if err != nil {
 		return nil, &api.Error{Code: api.CodeUsage, Message: fmt.Sprintf("%q is not a peer ID", id)}
 	}
-	if err := n.wallet.accounts.CloseChannel(ctx, p); err != nil {
-		if errors.Is(err, payment.ErrNoChannel) {
-			return nil, &api.Error{Code: api.CodeNotFound, Message: "there is no channel with it"}
+	closed := false
+	for _, accounts := range []*payment.Accounts{n.wallet.accounts, n.wallet.storage} {
+		switch err := accounts.CloseChannel(ctx, p); {
+		case err == nil:
+			closed = true
+		case !errors.Is(err, payment.ErrNoChannel):
+			return nil, err
 		}
-		return nil, err
+	}
+	if !closed {
+		return nil, &api.Error{Code: api.CodeNotFound, Message: "there is no channel with it"}
 	}
 	return n.Channels(ctx)
 }

@@ -35,6 +35,14 @@ type Config struct {
 	PeerUploadRate int64    // the same to one peer
 	Limits         []string // name=value, as [ParseLimits] reads them
 
+	Provider       bool          // keeps chunks for others
+	ProviderQuota  uint64        // of those, in bytes
+	StoragePrice   uint64        // asked for a GiB and day, in the ledger's smallest unit
+	MaxExpiry      time.Duration // how far ahead a chunk may be kept
+	ProviderRegion string        // a label that writers may choose by
+
+	MaxStoragePrice uint64 // paid to providers for a GiB and day at most
+
 	Price     uint64 // asked of peers for a MiB, in the ledger's smallest unit
 	Credit    int64  // bytes that a peer gets before it has paid
 	MaxPrice  uint64 // paid for a MiB at most
@@ -58,6 +66,9 @@ func Defaults() Config {
 		LogLevel:     "info",
 		Credit:       8 << 20,
 		Deposit:      1_000_000,
+
+		ProviderQuota: 10e9,
+		MaxExpiry:     366 * 24 * time.Hour,
 	}
 }
 

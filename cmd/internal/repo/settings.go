@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/dustin/go-humanize"
 	ma "github.com/multiformats/go-multiaddr"
@@ -20,6 +21,7 @@ type setting struct {
 	key  string
 	doc  string
 	list bool
+	flag bool // given without a value it is true
 	set  func(*Config, []string) error
 	get  func(Config) string // as it stands in config.yaml
 }
@@ -69,6 +71,24 @@ var settings = []setting{
 	{key: "limits", doc: "name=value each, as holdfast status --json lists them under limits: active-peers=25, dials=8, serve-peer-bytes=4MiB", list: true,
 		set: func(c *Config, v []string) error { return parseLimits(&c.Limits, v) },
 		get: func(c Config) string { return yamlList(c.Limits) }},
+	{key: "provider", doc: "keep sealed chunks for other nodes and sign for them", flag: true,
+		set: one(func(c *Config, v string) error { return parseBool(&c.Provider, v) }),
+		get: func(c Config) string { return strconv.FormatBool(c.Provider) }},
+	{key: "provider-quota", doc: "most bytes of chunks kept for others, beside quota",
+		set: one(func(c *Config, v string) error { return parseBytes(&c.ProviderQuota, v, 64<<20) }),
+		get: func(c Config) string { return humanize.Bytes(c.ProviderQuota) }},
+	{key: "storage-price", doc: "asked of writers for a GiB and day, in the ledger's smallest unit; 0: free",
+		set: one(func(c *Config, v string) error { return parseAmount(&c.StoragePrice, v) }),
+		get: func(c Config) string { return strconv.FormatUint(c.StoragePrice, 10) }},
+	{key: "max-storage-price", doc: "most that is paid to providers for a GiB and day, in the ledger's smallest unit; 0: nothing",
+		set: one(func(c *Config, v string) error { return parseAmount(&c.MaxStoragePrice, v) }),
+		get: func(c Config) string { return strconv.FormatUint(c.MaxStoragePrice, 10) }},
+	{key: "max-expiry", doc: "how long ahead a chunk is kept at most, such as 720h or 30d",
+		set: one(func(c *Config, v string) error { return parseDays(&c.MaxExpiry, v) }),
+		get: func(c Config) string { return c.MaxExpiry.String() }},
+	{key: "region", doc: "a label of up to 32 bytes that writers may choose by",
+		set: one(func(c *Config, v string) error { return parseLabel(&c.ProviderRegion, v) }),
+		get: func(c Config) string { return strconv.Quote(c.ProviderRegion) }},
 	{key: "price", doc: "asked of peers for each MiB they get, in the ledger's smallest unit; 0: free",
 		set: one(func(c *Config, v string) error { return parseAmount(&c.Price, v) }),
 		get: func(c Config) string { return strconv.FormatUint(c.Price, 10) }},
@@ -106,12 +126,13 @@ type Key struct {
 	Name string // as in config.yaml and, with two dashes, on the command line
 	Doc  string
 	List bool // it takes any number of values
+	Flag bool // given without a value it is true
 }
 
 // Keys lists all settings.
 func Keys() (keys []Key) {
 	for _, s := range settings {
-		keys = append(keys, Key{Name: s.key, Doc: s.doc, List: s.list})
+		keys = append(keys, Key{Name: s.key, Doc: s.doc, List: s.list, Flag: s.flag})
 	}
 	return keys
 }
@@ -245,6 +266,34 @@ func parseLimits(dst *[]string, values []string) error {
 		return err
 	}
 	*dst = slices.Clone(values)
+	return nil
+}
+
+func parseBool(dst *bool, v string) error {
+	b, err := strconv.ParseBool(v)
+	if err != nil {
+		return fmt.Errorf("%q is neither true nor false", v)
+	}
+	*dst = b
+	return nil
+}
+
+// parseDays reads a duration that may be given in days.
+func parseDays(dst *time.Duration, v string) error {
+	if days, ok := strings.CutSuffix(v, "d"); ok {
+		if n, err := strconv.ParseUint(days, 10, 16); err == nil && n > 0 {
+			*dst = time.Duration(n) * 24 * time.Hour
+			return nil
+		}
+	}
+	return parseDuration(dst, v)
+}
+
+func parseLabel(dst *string, v string) error {
+	if len(v) > 32 || !utf8.ValidString(v) {
+		return fmt.Errorf("%q is no label of up to 32 bytes", v)
+	}
+	*dst = v
 	return nil
 }
 

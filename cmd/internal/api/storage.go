@@ -1,0 +1,41 @@
+package api
+
+import "time"
+
+// Upload is content that providers are to keep.
+type Upload struct {
+	ID     string     `json:"id"`
+	Name   string     `json:"name"`
+	State  string     `json:"state"` // created, uploading, uploaded or failed
+	Text   string     `json:"text"`  // the state for people, with what is missing
+	Reason string     `json:"reason,omitempty"`
+	Bytes  int64      `json:"bytes"` // all copies together
+	Done   int64      `json:"done"`  // of these, signed for
+	Expiry *time.Time `json:"expires,omitempty"`
+}
+
+// Link is one chunk at one provider.
+type Link struct {
+	ID       string    `json:"id"`
+	Chunk    string    `json:"chunk"`
+	Provider string    `json:"provider"`
+	State    string    `json:"state"`
+	Bytes    int64     `json:"bytes"`
+	Price    uint64    `json:"price"` // for all of the time, in the ledger's smallest unit
+	Paid     bool      `json:"paid"`
+	Expiry   time.Time `json:"expires"`
+	Reason   string    `json:"reason,omitempty"` // of failed
+}
+
+// Provider is a node that keeps chunks for others.
+type Provider struct {
+	ID        string `json:"id"`
+	Known     bool   `json:"known"` // it has told its terms
+	FreeBytes uint64 `json:"free_bytes"`
+	Price     uint64 `json:"price"` // for a GiB and day
+	Region    string `json:"region,omitempty"`
+	Fits      bool   `json:"fits"`
+	Trouble   string `json:"trouble,omitempty"` // why it is not used
+	Links     int    `json:"links"`             // signed
+	Bytes     int64  `json:"bytes"`             // of those
+}

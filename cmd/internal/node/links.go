@@ -1,0 +1,146 @@
+package node
+
+import (
+	"context"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/event"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
+	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
+
+	"github.com/holdfastfs/holdfast/cmd/internal/repo"
+	"github.com/holdfastfs/holdfast/exchange"
+	"github.com/holdfastfs/holdfast/uploader"
+	"github.com/holdfastfs/holdfast/uploader/seal"
+)
+
+const (
+	// maxCandidates is how many providers one search in the DHT brings.
+	maxCandidates = 256
+	// searchFor is the longest that such a search may take.
+	searchFor = 20 * time.Second
+	// addressesFor is how long what the DHT says about addresses is believed.
+	addressesFor = time.Hour
+)
+
+// shards reads what is to be stored, from the local store or from peers.
+type shards struct{ n *Node }
+
+// ReadShard implements uploader.Chunks.
+func (s shards) ReadShard(ctx context.Context, c cid.Cid) ([]byte, error) {
+	b, err := (&served{store: s.n.store}).Get(ctx, c)
+	if errors.Is(err, exchange.ErrNotFound) {
+		b, err = s.n.exchange.Fetch(ctx, exchange.Want{CID: c})
+	}
+	if err != nil {
+		return nil, err
+	}
+	return b.RawData(), nil
+}
+
+// storageStreams opens streams to providers.
+type storageStreams struct{ n *Node }
+
+// Open implements uploader.Providers.
+func (s storageStreams) Open(ctx context.Context, p peer.ID) (uploader.Stream, error) {
+	stream, err := s.n.host.NewStream(ctx, p, seal.ProtocolID)
+	if err != nil {
+		return nil, err
+	}
+	return stream, nil
+}
+
+// candidates finds providers: those that are announced, and connected peers that speak the protocol.
+type candidates struct{ n *Node }
+
+// Find implements uploader.Candidates.
+func (c candidates) Find(ctx context.Context) ([]uploader.Candidate, error) {
+	ctx, cancel := context.WithTimeout(ctx, searchFor)
+	defer cancel()
+	found := make(map[peer.ID][]ma.Multiaddr)
+	for info := range c.n.routing.FindProviders(ctx, rendezvous, maxCandidates) {
+		c.n.host.Peerstore().AddAddrs(info.ID, info.Addrs, addressesFor)
+		found[info.ID] = info.Addrs
+	}
+	for _, p := range c.n.host.Network().Peers() {
+		if known, err := c.n.host.Peerstore().SupportsProtocols(p, seal.ProtocolID); err == nil && len(known) > 0 && found[p] == nil {
+			found[p] = c.n.host.Peerstore().Addrs(p)
+		}
+	}
+	delete(found, c.n.host.ID())
+	var out []uploader.Candidate
+	for p, addrs := range found {
+		out = append(out, uploader.Candidate{ID: p, Networks: networksOf(addrs)})
+	}
+	return out, nil
+}
+
+// networksOf names the networks that addresses lie in.
+func networksOf(addrs []ma.Multiaddr) (names []string) {
+	seen := make(map[string]bool)
+	for _, a := range addrs {
+		ip, err := manet.ToIP(a)
+		if err != nil {
+			continue
+		}
+		addr, ok := netip.AddrFromSlice(ip)
+		if name := uploader.NetworkOf(addr.Unmap()); ok && name != "" && !seen[name] {
+			seen[name] = true
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// openUploader opens the writer's end of storage links.
+func (n *Node) openUploader() error {
+	s, r := n.cfg.Settings, n.cfg.Repo
+	raw, err := r.Key.Raw()
+	if err != nil {
+		return fmt.Errorf("derive the sealing secret: %w", err)
+	}
+	secret, err := hkdf.Key(sha256.New, raw, nil, "holdfast/sealing-secret/1", 32)
+	if err != nil {
+		return fmt.Errorf("derive the sealing secret: %w", err)
+	}
+	n.uploader, err = uploader.Open(uploader.Config{DB: r.DB, Prefix: repo.PrefixUploads, Self: n.host.ID(), Secret: secret,
+		Chunks: shards{n}, Providers: storageStreams{n}, Candidates: candidates{n}, Payments: n.wallet.storage,
+		MaxPricePerGiBDay: s.MaxStoragePrice, Deposit: s.Deposit, Logger: n.log})
+	if err != nil {
+		return fmt.Errorf("open uploads: %w", err)
+	}
+	return nil
+}
+
+// watchProviders tells the uploader of peers that are gone, until ctx ends.
+func (n *Node) watchProviders(ctx context.Context) error {
+	sub, err := n.host.EventBus().Subscribe(new(event.EvtPeerConnectednessChanged), eventbus.BufSize(256), eventbus.Name("holdfast/uploads"))
+	if err != nil {
+		return fmt.Errorf("watch providers: %w", err)
+	}
+	defer sub.Close()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case e, ok := <-sub.Out():
+			if !ok {
+				return nil
+			}
+			if gone := e.(event.EvtPeerConnectednessChanged); gone.Connectedness == network.NotConnected {
+				if err := n.uploader.PeerGone(ctx, gone.Peer); err != nil && ctx.Err() == nil {
+					return err
+				}
+			}
+		}
+	}
+}
