@@ -42,6 +42,7 @@ type machine struct {
 	lacking []*chunk // need more links than they have
 	stuck   []*chunk // the same, and nobody could be asked
 	stir    bool     // somebody may be there for the stuck ones
+	crowded bool     // some are stuck because somebody has too much to do
 	sealing []*link  // want to be sealed
 	mail    []*provider
 	shown   []*file // whose state may have changed

@@ -356,6 +356,7 @@ func (m *machine) channelDone(p *provider, e doneEvent, kind fault) {
 }
 
 func (m *machine) quoteDone(p *provider, e doneEvent, kind fault) {
+	p.quoting = false
 	if e.err == nil {
 		m.quotedNow(p, e.quote)
 		if p.trouble != "" {

@@ -206,18 +206,18 @@ func (m *machine) place() {
 		}
 		m.stuck = m.stuck[:0]
 	}
-	waiting := m.lacking
-	m.lacking = nil
-	for i, c := range waiting {
-		if m.active >= m.cfg.limits.Active {
-			m.lacking = append(m.lacking, waiting[i:]...)
-			return
+	for len(m.lacking) > 0 && m.active < m.cfg.limits.Active {
+		c := m.lacking[0]
+		m.lacking[0] = nil
+		m.lacking = m.lacking[1:]
+		if c.queue != isLacking {
+			continue
 		}
-		if c.queue == isLacking && !c.again.on() {
-			m.placeOne(c)
-		} else if c.queue == isLacking {
+		if c.again.on() {
 			c.queue = notQueued
+			continue
 		}
+		m.placeOne(c)
 	}
 }
 

@@ -239,7 +239,7 @@ func (m *machine) closed(l *link) {
 	m.active--
 	l.provider.open--
 	l.tries = 0
-	m.stir = true
+	m.stir, m.crowded = m.stir || m.crowded, false
 }
 
 // lookAround looks at a chunk and at those that may use the provider now.

@@ -18,7 +18,8 @@ type provider struct {
 	quote    seal.QuoteAnswer
 	quotedAt time.Duration
 	quoted   bool
-	asking   bool // for a quote, or about to
+	asking   bool // for a quote, as soon as there is a slot
+	quoting  bool // it is asked
 	trouble  string
 
 	links  []*link // live ones, and failed ones that it is to be told of
@@ -114,7 +115,7 @@ func (m *machine) provider(id peer.ID) *provider {
 
 // askQuote asks for terms that are not known, or too old, unless the provider is in a pause.
 func (m *machine) askQuote(p *provider) {
-	if !p.asking && !m.fresh(p) && m.now >= p.until {
+	if !p.asking && !p.quoting && !m.fresh(p) && m.now >= p.until {
 		p.asking = true
 		m.mailed(p)
 	}
@@ -176,7 +177,9 @@ func (m *machine) choose(c *chunk, d demand) *provider {
 			continue
 		}
 		f := m.judge(c, p, c.bytes, d.target)
-		if f == mayFit || f == fitsLater || f == fits && p.open >= m.cfg.limits.OpenPerPeer {
+		full := f == fits && p.open >= m.cfg.limits.OpenPerPeer
+		m.crowded = m.crowded || full
+		if f == mayFit || f == fitsLater || full {
 			c.hope = true
 			continue
 		}

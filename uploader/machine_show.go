@@ -65,6 +65,8 @@ func (m *machine) stateOf(c *chunk) (State, string) {
 		return Uploading, c.reason
 	case c.queue == isStuck && c.reason != "" && (!c.hope || c.fails >= m.cfg.limits.Tries):
 		return Failed, c.reason
+	case c.short != "" && c.reason != "":
+		return Uploading, c.short + ", last failure: " + c.reason
 	case c.short != "":
 		return Uploading, c.short
 	}

@@ -170,7 +170,7 @@ func (m *machine) dispatchTo(p *provider) {
 	}
 	free := func() bool { return p.busy < m.cfg.limits.PerProvider }
 	if p.asking && free() {
-		p.asking = false
+		p.asking, p.quoting = false, true
 		m.start(workQuote, p, nil)
 	}
 	for free() && len(p.work) > 0 {
