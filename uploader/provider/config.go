@@ -52,6 +52,8 @@ type Config struct {
 
 	folder folder                   // tests lose and tear what was not synced
 	step   func(point string) error // and end a life at any point
+
+	saveEvery time.Duration
 }
 
 // Limits bounds what clients can make a provider keep and do. Zero means the default.
@@ -134,6 +136,7 @@ func (c *Config) defaults() error {
 	c.ReceiveWithin = cmp.Or(c.ReceiveWithin, 2*time.Hour)
 	c.Grace = cmp.Or(c.Grace, time.Hour)
 	c.AnnounceEvery = cmp.Or(c.AnnounceEvery, 12*time.Hour)
+	c.saveEvery = cmp.Or(c.saveEvery, saveEvery)
 	c.Patience = cmp.Or(c.Patience, 20*time.Second)
 	c.RequestFor = cmp.Or(c.RequestFor, 5*time.Minute)
 	if min(c.MaxExpiry, c.ReserveFor, c.ReceiveWithin, c.Grace, c.AnnounceEvery, c.Patience, c.RequestFor) < 0 || c.QuotaBytes < 0 {

@@ -172,7 +172,6 @@ type story struct {
 	m        *mortal
 	l        *link
 	pledge   *seal.Pledge
-	renewed  *seal.Pledge
 	restarts int
 	powerCut bool
 }
@@ -226,7 +225,7 @@ func (s *story) checkMoney() {
 	must(t, err)
 	got, err := s.m.till.Received(t.Context(), s.l.from)
 	must(t, err)
-	if !w.Accepting && w.Earned+w.Credit != got {
+	if w.Accepting || w.Earned+w.Credit != got {
 		t.Fatalf("earned %d and credit %d of %d received", w.Earned, w.Credit, got)
 	}
 }

@@ -13,9 +13,12 @@ import (
 	"github.com/holdfastfs/holdfast/uploader/seal"
 )
 
-// saveEvery is after how many segments the file is synced and the bitmap committed, so that a crash
-// costs no more than 4 MiB of sending.
-const saveEvery = 64
+// saveEvery is how often, while segments come, the file is synced and the bitmap committed: a crash costs
+// what came in that time.
+const saveEvery = 2 * time.Second
+
+// writebackEvery is after how many segments the disk is set to work, so that little is left to sync.
+const writebackEvery = 16
 
 // data takes segments. With the last one the chunk is verified, and the state that leads to is stored.
 func (p *Provider) data(ctx context.Context, from peer.ID, q *seal.Data, r *seal.Reader, c *conn) (*seal.DataAnswer, error) {
@@ -77,7 +80,7 @@ func (t *transfer) begin() error {
 // receive takes segments until the writer ends them.
 func (t *transfer) receive(ctx context.Context, r *seal.Reader) error {
 	buf := new(seal.SegmentBuffer)
-	unsaved := 0
+	saved, fresh := time.Now(), 0
 	for n := 0; ; n++ {
 		i, segment, err := r.ReadSegment(buf)
 		if errors.Is(err, io.EOF) {
@@ -92,18 +95,21 @@ func (t *transfer) receive(ctx context.Context, r *seal.Reader) error {
 		if n >= 2*len(t.m.Segments) {
 			return seal.Refuse(seal.RefusedMismatch, "segments come again and again")
 		}
-		fresh, err := t.take(i, segment)
+		isNew, err := t.take(i, segment)
 		if err != nil {
 			return err
 		}
-		if fresh {
-			unsaved++
+		if isNew {
+			fresh++
 		}
-		if unsaved >= saveEvery {
+		if fresh%writebackEvery == 0 {
+			t.f.Writeback()
+		}
+		if time.Since(saved) >= t.p.cfg.saveEvery {
 			if err := t.end(ctx, false); err != nil {
 				return err
 			}
-			unsaved = 0
+			saved = time.Now()
 			t.c.rearm()
 		}
 	}

@@ -61,7 +61,7 @@ func (f *faultFolder) Create(name string) (file, error) {
 	defer f.mu.Unlock()
 	st := &faultState{old: map[int64][]byte{}}
 	f.files[name] = st
-	return &faultFile{g.(*os.File), f, st}, nil
+	return &faultFile{g.(osFile), f, st}, nil
 }
 
 func (f *faultFolder) Open(name string) (file, error) {
@@ -71,7 +71,7 @@ func (f *faultFolder) Open(name string) (file, error) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return &faultFile{g.(*os.File), f, f.files[name]}, nil
+	return &faultFile{g.(osFile), f, f.files[name]}, nil
 }
 
 func (f *faultFolder) Remove(name string) error {
@@ -103,7 +103,7 @@ func (f *faultFolder) Sync() error {
 
 // faultFile is an open file of a faultFolder.
 type faultFile struct {
-	*os.File
+	osFile
 	fs *faultFolder
 	st *faultState
 }
@@ -115,7 +115,7 @@ func (g *faultFile) keepLocked(lo, hi int64) error {
 			continue
 		}
 		p := make([]byte, sector)
-		if _, err := g.File.ReadAt(p, i*sector); err != nil && !errors.Is(err, io.EOF) {
+		if _, err := g.osFile.ReadAt(p, i*sector); err != nil && !errors.Is(err, io.EOF) {
 			return err
 		}
 		g.st.old[i] = p
@@ -131,13 +131,13 @@ func (g *faultFile) WriteAt(p []byte, off int64) (int, error) {
 	}
 	if g.fs.room >= 0 {
 		if int64(len(p)) > g.fs.room {
-			n, err := g.File.WriteAt(p[:g.fs.room], off) // some of it, as a full disk does
+			n, err := g.osFile.WriteAt(p[:g.fs.room], off) // some of it, as a full disk does
 			g.fs.room = 0
 			return n, errors.Join(err, &os.PathError{Op: "write", Err: syscall.ENOSPC})
 		}
 		g.fs.room -= int64(len(p))
 	}
-	return g.File.WriteAt(p, off)
+	return g.osFile.WriteAt(p, off)
 }
 
 func (g *faultFile) Sync() error {

@@ -13,6 +13,7 @@ type file interface {
 	io.ReaderAt
 	io.WriterAt
 	Sync() error // returns once every write before it is on the disk
+	Writeback()  // a hint: begin with that now
 	Close() error
 }
 
@@ -44,8 +45,11 @@ func (o osFolder) open(name string, flags int) (file, error) {
 	if err != nil {
 		return nil, err
 	}
-	return f, nil
+	return osFile{f}, nil
 }
+
+// osFile is an open file of the real folder.
+type osFile struct{ *os.File }
 
 func (o osFolder) Create(name string) (file, error) {
 	return o.open(name, os.O_RDWR|os.O_CREATE|os.O_EXCL)

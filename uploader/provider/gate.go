@@ -8,14 +8,33 @@ import (
 	"github.com/holdfastfs/holdfast/uploader/seal"
 )
 
-// gate bounds how many streams are served at once.
+// gate bounds how many streams are worked for at once. A stream leaves when its answer is ready, so that
+// a peer that has the answer can ask again; the writing of answers has a bound of its own.
 type gate struct {
 	perPeer, total int
 
-	mu     sync.Mutex
-	closed bool
-	all    int
-	peers  map[peer.ID]int
+	mu      sync.Mutex
+	closed  bool
+	streams int // that are open, with those that are only being answered
+	all     int
+	peers   map[peer.ID]int
+}
+
+// open counts a stream until done is called, or says that there are far too many to answer even.
+func (g *gate) open() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.streams >= 4*g.total {
+		return false
+	}
+	g.streams++
+	return true
+}
+
+func (g *gate) done() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.streams--
 }
 
 func (g *gate) init(l Limits) {

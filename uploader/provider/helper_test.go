@@ -27,14 +27,6 @@ import (
 	"github.com/holdfastfs/holdfast/uploader/seal"
 )
 
-// seeds is how many seeds a random test runs; HOLDFAST_SEEDS sets it.
-func seeds(n int) uint64 {
-	if v, err := strconv.Atoi(os.Getenv("HOLDFAST_SEEDS")); err == nil {
-		return uint64(v)
-	}
-	return uint64(n)
-}
-
 func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
@@ -159,8 +151,19 @@ func newNode(t testing.TB, change func(*Config)) *node {
 	return n
 }
 
-// scratch is a folder on a real disk: what is synced costs what it costs.
-func scratch(t testing.TB) string { return t.TempDir() }
+// scratch is a folder in memory, where syncing costs nothing; for benchmarks it is on the disk.
+func scratch(t testing.TB) string {
+	t.Helper()
+	if _, bench := t.(*testing.B); bench {
+		return t.TempDir()
+	}
+	dir, err := os.MkdirTemp("/dev/shm", "provider-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { must(t, os.RemoveAll(dir)) })
+	return dir
+}
 
 func (n *node) path(name string) string {
 	return filepath.Join(n.root, strconv.Itoa(n.life), name)

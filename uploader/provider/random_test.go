@@ -34,6 +34,9 @@ func newRandomWorld(t testing.TB, seed uint64) *randomWorld {
 	w := &randomWorld{pledges: map[string][]byte{}, live: map[string]*link{}, paid: map[peer.ID]uint64{}, writers: []string{"ann", "bob"}}
 	w.mortal = newMortal(t, seed, func(c *Config) {
 		c.QuotaBytes = 2 << 20
+		if seed%2 == 0 {
+			c.saveEvery = 1 // after every segment
+		}
 		c.Limits.ReservedPerPeer, c.Limits.ReservedBytes = 1<<20, 1<<20
 		c.Limits.AgreementsPerPeer, c.Limits.CopiesPerChunk, c.Limits.LinksPerCopy = 5, 4, 3
 		c.Limits.OpenFiles, c.Limits.Tombstones = 2, 1000
@@ -314,7 +317,7 @@ func (w *randomWorld) check() {
 
 func TestRandomEvents(t *testing.T) {
 	var all struct{ pledges, crashes, refused, audits int }
-	for seed := range seeds(24) {
+	for seed := range uint64(randomLives) {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
 			w := newRandomWorld(t, seed)
 			for range 150 {

@@ -14,16 +14,9 @@ import (
 )
 
 // segments takes the key and the map of a link. The state that it leads to is receiving, or the state
-// of the copy that has the same sealed bytes for the same writer.
+// of the copy that has the same sealed bytes for the same writer. Like an agreement this promises
+// nothing that a power cut may not take: the link then begins anew.
 func (p *Provider) segments(ctx context.Context, from peer.ID, q *seal.Segments) (*seal.SegmentsAnswer, error) {
-	a, err := p.takeMap(ctx, from, q)
-	if err != nil {
-		return nil, err
-	}
-	return a, p.sync()
-}
-
-func (p *Provider) takeMap(ctx context.Context, from peer.ID, q *seal.Segments) (*seal.SegmentsAnswer, error) {
 	defer p.locks.lock(from)()
 	h, l, err := p.findLink(from, q.Link)
 	if err != nil {

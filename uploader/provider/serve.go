@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -24,12 +25,18 @@ func (p *Provider) Serve(ctx context.Context, from peer.ID, s Stream) (err error
 	if len(from) == 0 || len(from) > 255 {
 		return fmt.Errorf("serve storage request: peer ID of %d bytes", len(from))
 	}
+	if !p.gate.open() {
+		p.counts.refused.Add(1)
+		return fmt.Errorf("serve storage request of %s: too many streams", from)
+	}
+	defer p.gate.done()
 	c := &conn{s: s, patience: p.cfg.Patience}
 	if refusal := p.gate.enter(from); refusal != nil {
 		p.counts.refused.Add(1)
 		return c.answer(&seal.BasicAnswer{Refusal: refusal})
 	}
-	defer p.gate.leave(from)
+	c.ready = sync.OnceFunc(func() { p.gate.leave(from) })
+	defer c.ready()
 	if err := p.enter(); err != nil {
 		return c.answer(&seal.BasicAnswer{Refusal: seal.Refuse(seal.RefusedClosing, "the provider stops")})
 	}
@@ -142,6 +149,7 @@ const progressBytes = 64 << 10
 type conn struct {
 	s        Stream
 	patience time.Duration
+	ready    func() // called before the answer is written; may be nil
 	aborted  atomic.Bool
 	armed    bool
 	since    int // bytes read since the deadline was last set
@@ -183,6 +191,9 @@ func (c *conn) Write(b []byte) (int, error) {
 
 // answer sends a message; an error of it is a cutOff.
 func (c *conn) answer(m seal.Message) error {
+	if c.ready != nil {
+		c.ready()
+	}
 	if err := seal.WriteMessage(c, m); err != nil {
 		return &cutOff{err}
 	}

@@ -163,7 +163,7 @@ func TestBadFrames(t *testing.T) {
 		"large store":       frame(2<<3|2, storeFrame+1),
 		"large map":         frame(4<<3|2, mapFrame+1),
 		"unknown kind":      frame(11<<3|2, 10),
-		"not a message":     frame(1<<3|0, 10),
+		"not a message":     frame(1<<3, 10),
 		"nothing":           {0, 0},
 		"long length":       {0x80, 0x80, 0x80, 0x80, 1},
 		"cut off bytes":     frame(1<<3|2, 10)[:7],
