@@ -13,7 +13,11 @@
 //     dataset, then parity. Another one is asked for when one can't be found, or all are slow.
 //   - A manifest is trusted for nothing. Shards are checked against their CIDs by whoever fetched them, and what
 //     was rebuilt against the CID that was asked for, before anybody sees it. One that lies is not used again.
-//   - What stripes take in memory is bounded in bytes, whatever a manifest says. A stripe too large for the bound
-//     is refused.
+//   - Manifests that lie, or that name shards which never come, delay a rescue and no more: the next one is tried beside
+//     them. What peers tell of is remembered beyond this run only when it has helped.
+//   - A stripe of which too few shards are known holds no memory and keeps no other one waiting. It fails when that does
+//     not change for a while, to be tried again by who asks next.
+//   - What stripes take in memory is bounded in bytes, whatever a manifest says. One stripe larger than that is
+//     rebuilt alone, and refused beyond a second bound.
 //   - Nothing here lasts: a rescue ends when nobody waits for it any more.
 package recovery

@@ -48,6 +48,9 @@ func (n *Node) Repair(ctx context.Context, r api.Read, progress func(api.Progres
 		if _, err := n.pinTree(ctx, v.root, n.blocks.Local); err != nil {
 			return rep.repaired, answer(err)
 		}
+		if err := n.keepManifest(ctx, m.CID()); err != nil { // its index has not been read yet
+			return rep.repaired, answer(err)
+		}
 		if err := n.pinManifest(ctx, m.CID()); err != nil {
 			return rep.repaired, answer(err)
 		}
