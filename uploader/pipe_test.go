@@ -133,6 +133,16 @@ func (n *network) with(fn func()) {
 	fn()
 }
 
+// count returns how many requests of a kind all providers had.
+func (n *network) count(kind string) (sum int) {
+	n.with(func() {
+		for _, s := range n.order {
+			sum += s.calls[kind]
+		}
+	})
+	return sum
+}
+
 func kindOf(r seal.Request) string {
 	switch r.(type) {
 	case *seal.Quote:
@@ -162,7 +172,7 @@ func (s *served) serve(c net.Conn) {
 	var stall bool
 	s.net.with(func() { stall = s.stallAt == kindOf(r) })
 	if stall {
-		_, _ = io.ReadFull(c, make([]byte, 1<<30)) // until the writer gives up
+		_, _ = io.Copy(io.Discard, c) // until the writer gives up
 		return
 	}
 	if d, ok := r.(*seal.Data); ok {

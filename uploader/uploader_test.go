@@ -12,6 +12,9 @@ import (
 	"github.com/holdfastfs/holdfast/uploader/seal"
 )
 
+// later lets time pass in a bubble.
+func later(d time.Duration) { <-time.NewTimer(d).C }
+
 func TestUploadOverStreams(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNetwork(t, 8)
@@ -31,20 +34,18 @@ func TestUploadOverStreams(t *testing.T) {
 		}
 		n.checkStored(a, 1)
 		n.checkStored(b, 2)
-		if n.most > 3 {
-			t.Errorf("%d streams at once to a provider", n.most)
-		}
-		for c, times := range n.reads {
-			if times > 2 { // one for each link
-				t.Errorf("shard %s was read %d times", c, times)
+		later(25 * time.Hour)
+		n.with(func() {
+			if n.most > 3 {
+				t.Errorf("%d streams at once to a provider", n.most)
 			}
-		}
-		time.Sleep(25 * time.Hour)
-		audits := 0
-		for _, s := range n.order {
-			audits += s.calls["audit"]
-		}
-		if audits < 12 {
+			for c, times := range n.reads {
+				if times > 2 { // one for each link
+					t.Errorf("shard %s was read %d times", c, times)
+				}
+			}
+		})
+		if audits := n.count("audit"); audits < 12 {
 			t.Errorf("%d audits of 12 links", audits)
 		}
 	})
@@ -116,7 +117,7 @@ func TestLiarsAreFoundOut(t *testing.T) {
 					t.Fatal(err)
 				}
 				waitUploaded(t, u, f.ID)
-				time.Sleep(25 * time.Hour)
+				later(25 * time.Hour)
 				waitUploaded(t, u, f.ID)
 				n.checkStored(f, 1)
 				links, err := u.Links(t.Context())
@@ -153,14 +154,16 @@ func TestProviderVanishes(t *testing.T) {
 		if err := u.PeerGone(t.Context(), lost.id); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(2 * time.Hour)
+		later(2 * time.Hour)
 		waitUploaded(t, u, f.ID)
 		n.checkStored(f, 1)
 		n.with(func() { lost.gone = false }) // it comes back, and is told that it need not keep it
-		time.Sleep(time.Hour)
-		if kept := lost.kept(); len(kept) > 0 {
-			t.Errorf("the provider that came back keeps %d chunks", len(kept))
-		}
+		later(time.Hour)
+		n.with(func() {
+			if kept := lost.kept(); len(kept) > 0 {
+				t.Errorf("the provider that came back keeps %d chunks", len(kept))
+			}
+		})
 	})
 }
 
@@ -168,9 +171,6 @@ func TestProviderVanishes(t *testing.T) {
 func TestRestarts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNetwork(t, 6)
-		for _, s := range n.order {
-			s.stallAt = "" // answers at once: what stops is where the writer stands
-		}
 		j := newMemory()
 		f := n.file("f", 6, Policy{AutoRenew: true})
 		for i := range 40 {
@@ -191,9 +191,11 @@ func TestRestarts(t *testing.T) {
 		waitUploaded(t, u, f.ID)
 		n.checkStored(f, 1)
 		signed := 0
-		for _, s := range n.order {
-			signed += s.signed
-		}
+		n.with(func() {
+			for _, s := range n.order {
+				signed += s.signed
+			}
+		})
 		if signed != 6 {
 			t.Errorf("%d pledges for 6 chunks", signed)
 		}
@@ -220,10 +222,8 @@ func TestFullDisk(t *testing.T) {
 		if err := u.AddFile(ctx, f); !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatalf("add file to a full disk: %v", err)
 		}
-		for _, s := range n.order {
-			if s.calls["store"] > 0 {
-				t.Error("a request was sent that was not written down")
-			}
+		if n.count("store") > 0 {
+			t.Error("a request was sent that was not written down")
 		}
 		j.mu.Lock()
 		full = false
@@ -285,13 +285,7 @@ func TestFace(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		audits := 0
-		n.with(func() {
-			for _, s := range n.order {
-				audits += s.calls["audit"]
-			}
-		})
-		if audits != 3 {
+		if audits := n.count("audit"); audits != 3 {
 			t.Errorf("repair made %d audits of 3 links", audits)
 		}
 		if err := u.Remove(ctx, f.ID); err != nil {
