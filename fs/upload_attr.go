@@ -2,7 +2,6 @@ package fs
 
 import (
 	"syscall"
-	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -225,6 +224,3 @@ func (t *uploadTree) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.Statf
 	}
 	return fuse.OK
 }
-
-// racyWindow is more than a tick of the coarse clock that file systems take their times from.
-const racyWindow = 20 * time.Millisecond

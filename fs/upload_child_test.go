@@ -141,7 +141,7 @@ func (u *fakeUploads) followLocked(c Change) {
 	}
 	switch c.Kind {
 	case Made:
-		if _, known := u.records[c.File.ID]; known {
+		if c.File.ID != (FileID{}) {
 			u.where[c.Path] = c.File.ID
 		}
 	case Removed:
@@ -325,12 +325,13 @@ func (c *uploadChild) lastClosed(path string) (last File) {
 
 // evict uploads a file into the fake's blocks and evicts it.
 func (c *uploadChild) evict(path string) error {
+	f := c.lastClosed(path) // before its bytes, which may be another version's later
 	data, err := os.ReadFile(filepath.Join(c.spec.Upload.Staging, path))
 	if err != nil {
 		return err
 	}
 	n := builder{f: c.blocks}.file(data)
-	return c.up.Evict(context.Background(), c.lastClosed(path), n.Cid())
+	return c.up.Evict(context.Background(), f, n.Cid())
 }
 
 func (c *uploadChild) lease(path string, patience time.Duration) error {

@@ -17,6 +17,9 @@ const (
 
 	// reportRetry is when a report that failed is made again.
 	reportRetry = time.Second
+
+	// racyWindow is more than a tick of the coarse clock that file systems take their times from.
+	racyWindow = 20 * time.Millisecond
 )
 
 // verdict is what came of an attempt to report a file.
@@ -57,8 +60,8 @@ func (t *uploadTree) tryReport(n *staged) (verdict, error) {
 	if n.kind != syscall.S_IFREG {
 		return verdictDone, nil
 	}
-	t.names.RLock()
-	defer t.names.RUnlock()
+	t.table.names.RLock()
+	defer t.table.names.RUnlock()
 	f, v, err := t.completed(n)
 	if f == nil || err != nil {
 		return v, err
@@ -69,19 +72,27 @@ func (t *uploadTree) tryReport(n *staged) (verdict, error) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.writers == 0 {
-		n.before, n.unstated, n.racy = f.Version, false, false
+	if n.writers == 0 { // who wrote and closed meanwhile waits for us, and finds another version
+		n.before, n.unstated, n.pending, n.racy = f.Version, false, false, racy(f.Version)
 	}
 	return verdictDone, nil
 }
+
+// racy tells whether a file may be written again without its version changing.
+func racy(v Version) bool { return time.Since(time.Unix(0, max(v.ChangeTime, v.ModTime))) < racyWindow }
 
 // completed gives the version to report, nil if there is none now.
 func (t *uploadTree) completed(n *staged) (*File, verdict, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	path, named := t.table.path(n)
-	if n.writers > 0 || n.gone || !named || t.stubLocked(n) != nil {
+	if n.writers > 0 || n.gone || !named {
 		return nil, verdictDone, nil // the last writer, or a new name, brings us back
+	}
+	if t.stubLocked(n) != nil {
+		n.unstable.Store(false)
+		t.recordLocked(n) // attributes of a stub may change; its bytes may not
+		return nil, verdictDone, nil
 	}
 	if t.temps.match(n.name) {
 		if n.tempUntil.IsZero() {
@@ -102,6 +113,7 @@ func (t *uploadTree) completed(n *staged) (*File, verdict, error) {
 	}
 	n.unstable.Store(false)
 	if !n.unstated && !n.racy && f.Version == n.before {
+		n.pending = false
 		return nil, verdictDone, nil
 	}
 	f.Path = path
@@ -156,7 +168,7 @@ func (t *uploadTree) unchangedLocked(n *staged) File {
 	if err != nil {
 		return File{ID: n.fileID}
 	}
-	if n.writers > 0 || n.unstated || n.unstable.Load() {
+	if n.writers > 0 || (n.pending || n.unstated) && t.stubLocked(n) == nil {
 		f.Version = Version{}
 	} else {
 		n.before = f.Version
@@ -166,6 +178,9 @@ func (t *uploadTree) unchangedLocked(n *staged) File {
 
 // recordLocked tells that the file has other times but the same bytes.
 func (t *uploadTree) recordLocked(n *staged) {
+	if n.kind != syscall.S_IFREG || n.gone {
+		return
+	}
 	if f := t.unchangedLocked(n); f.Version != (Version{}) {
 		t.changed(Change{Kind: Altered, Path: f.Path, File: f})
 	}

@@ -54,7 +54,7 @@ func (t *uploadTree) evictInode(n *staged, f File, c cid.Cid) error {
 	if err := statFd(fd, &st); err != nil {
 		return err
 	}
-	if v := versionOf(&st); v != f.Version || n.unstated {
+	if v := versionOf(&st); v != f.Version || n.pending || n.unstated {
 		return fmt.Errorf("%w: it is %+v, not %+v", ErrChanged, v, f.Version)
 	}
 	return t.makeStubLocked(n, fd, &stub{cid: c, bytes: int64(st.Size), mtime: nanos(st.Mtime)})

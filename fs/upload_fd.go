@@ -33,9 +33,8 @@ func (t *stagedTable) use(n *staged) (int, error) {
 		if err == nil {
 			return t.keep(n, fd), nil
 		}
-		if try == openTries || t.isNamed(n, parent, name) {
-			t.renamed(n, parent, name, nil, "") // somebody changed staging; the next lookup tells the new name
-			return -1, staging(syscall.ESTALE)
+		if try == openTries || !t.unnamed(n, parent, name) {
+			return -1, staging(syscall.ESTALE) // somebody changed staging; the next lookup tells the new name
 		}
 	}
 }
@@ -148,6 +147,8 @@ func (t *stagedTable) child(parent *staged, name string, st *unix.Statx_t) (*sta
 		return nil, err
 	}
 	defer t.done(parent)
+	t.names.RLock()
+	defer t.names.RUnlock()
 	if err := t.statAt(dir, name, st); err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -27,8 +28,9 @@ type staged struct {
 	// Guarded by table.mu.
 	parent  *staged // nil: no name is known, and fd stays open
 	name    string
-	fd      int // -1: closed
-	pins    int // users of fd
+	others  []place // more hard links that the kernel knows of
+	fd      int     // -1: closed
+	pins    int     // users of fd
 	lookups uint64
 	kids    int // staged inodes whose parent this is
 	holds   int // open files, reports to be made and others that need the struct
@@ -53,10 +55,17 @@ type staged struct {
 	counted   bool // charged is in quota.used
 	charged   int64
 	gone      bool      // the last name was removed
-	before    Version   // as it was when the first of the present writers came, or when last reported
-	racy      bool      // before may hold, too, for what was written in the same tick of the clock
+	pending   bool      // somebody wrote, or may have, since the file was last reported or found to be unchanged
 	unstated  bool      // content or attributes differ from what was reported, whatever before says
+	before    Version   // as reported or found unchanged; with pending, as it was before that
+	racy      bool      // before may hold, too, for what was written in the same tick of the clock
 	tempUntil time.Time // when a temporary name has waited enough; zero: not waiting
+}
+
+// place is a name in a directory.
+type place struct {
+	parent *staged
+	name   string
 }
 
 // stagedTable knows the staged inodes.
@@ -65,6 +74,11 @@ type stagedTable struct {
 	proc   int    // descriptor of /proc/self/fd
 	root   *staged
 	maxFds int
+
+	// names is held by who changes names that exist, together with telling of it, and shared by who looks one up or
+	// tells one: so nobody takes an old name for the present one. It is taken after staged.settling and before
+	// staged.mu.
+	names sync.RWMutex
 
 	// mu guards what follows and parts of staged.
 	mu    sync.Mutex
@@ -140,41 +154,74 @@ func (t *stagedTable) intern(parent *staged, name string, st *unix.Statx_t) *sta
 		n = &staged{id: t.next, key: key, kind: uint32(st.Mode) & syscall.S_IFMT, fd: -1}
 		t.byID[n.id], t.byKey[key] = n, n
 	}
-	if n.parent == nil && n != t.root && parent != nil {
-		t.renameLocked(n, parent, name)
+	if n != t.root && parent != nil {
+		if st.Nlink == 1 || n.kind == syscall.S_IFDIR {
+			t.forgetNamesLocked(n, place{parent, name}) // somebody has renamed it in staging
+		}
+		t.addNameLocked(n, place{parent, name})
 	}
 	n.holds++
 	return n
 }
 
-// renameLocked gives n another name, or none.
-func (t *stagedTable) renameLocked(n, parent *staged, name string) {
-	old := n.parent
-	n.parent, n.name = parent, name
-	if parent != nil {
-		parent.kids++
+// addNameLocked notes a name of n.
+func (t *stagedTable) addNameLocked(n *staged, at place) {
+	if n.parent == at.parent && n.name == at.name || slices.Contains(n.others, at) {
+		return
 	}
-	if old != nil {
-		old.kids--
+	at.parent.kids++
+	if n.parent == nil {
+		n.parent, n.name = at.parent, at.name
+	} else {
+		n.others = append(n.others, at)
 	}
 }
 
-// renamed notes that the name of n, if it was this one, is another now; parent nil means none.
+// dropNameLocked notes that a name of n is gone.
+func (t *stagedTable) dropNameLocked(n *staged, at place) {
+	if i := slices.Index(n.others, at); i >= 0 {
+		n.others = slices.Delete(n.others, i, i+1)
+		at.parent.kids--
+		return
+	}
+	if n.parent != at.parent || n.name != at.name || at.parent == nil {
+		return
+	}
+	at.parent.kids--
+	n.parent, n.name = nil, ""
+	if last := len(n.others) - 1; last >= 0 {
+		n.parent, n.name = n.others[last].parent, n.others[last].name
+		n.others = n.others[:last]
+	}
+}
+
+// forgetNamesLocked drops all names of n but one.
+func (t *stagedTable) forgetNamesLocked(n *staged, but place) {
+	for _, at := range append([]place{{n.parent, n.name}}, n.others...) {
+		if at != but && at.parent != nil {
+			t.dropNameLocked(n, at) // its directory is swept when it is next let go of
+		}
+	}
+}
+
+// renamed notes that one name of n is another now; parent nil means none.
 func (t *stagedTable) renamed(n, oldParent *staged, oldName string, parent *staged, name string) {
 	t.mu.Lock()
-	if n.parent == oldParent && n.name == oldName {
-		t.renameLocked(n, parent, name)
+	if parent != nil {
+		t.addNameLocked(n, place{parent, name})
 	}
+	t.dropNameLocked(n, place{oldParent, oldName})
 	dropped := t.sweepLocked(oldParent, nil)
 	t.mu.Unlock()
 	t.dropped(dropped)
 }
 
-// isNamed tells whether n goes by this name here.
-func (t *stagedTable) isNamed(n, parent *staged, name string) bool {
+// unnamed notes that n is not where it was thought to be, and tells whether there is another place to look.
+func (t *stagedTable) unnamed(n, parent *staged, name string) bool {
+	t.renamed(n, parent, name, nil, "")
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return n.parent == parent && n.name == name
+	return n.parent != nil
 }
 
 // release takes back a hold.
@@ -217,22 +264,28 @@ func (t *stagedTable) forget(id, count uint64) {
 
 // sweepLocked takes out n, and the directories above it, as far as nobody refers to them any more.
 func (t *stagedTable) sweepLocked(n *staged, dropped []*staged) []*staged {
-	for n != nil && n != t.root && n.lookups == 0 && n.kids == 0 && n.holds == 0 && n.pins == 0 && t.byID[n.id] == n {
-		delete(t.byID, n.id)
-		delete(t.byKey, n.key)
-		t.closeLocked(n)
-		dropped = append(dropped, n)
-		up := n.parent
-		if up != nil {
-			up.kids--
+	if n == nil || n == t.root || n.lookups > 0 || n.kids > 0 || n.holds > 0 || n.pins > 0 || t.byID[n.id] != n {
+		return dropped
+	}
+	delete(t.byID, n.id)
+	delete(t.byKey, n.key)
+	delete(t.fds, n)
+	dropped = append(dropped, n)
+	for _, at := range append(n.others, place{n.parent, n.name}) {
+		if at.parent != nil {
+			at.parent.kids--
+			dropped = t.sweepLocked(at.parent, dropped)
 		}
-		n = up
 	}
 	return dropped
 }
 
+// dropped lets go of what was taken out. To close the last descriptor of a big file without a name takes time.
 func (t *stagedTable) dropped(list []*staged) {
 	for _, n := range list {
+		if n.fd >= 0 {
+			unix.Close(n.fd)
+		}
 		t.drop(n)
 	}
 }

@@ -141,7 +141,9 @@ func (t *uploadTree) linked(n, parent *staged, name string) {
 	n.gone = false
 	n.mu.Unlock()
 	if !fresh {
+		n.settling.Lock() // a report of the version before comes before
 		t.told(Change{Kind: Made, File: t.unchangedFile(n)}, parent, name)
+		n.settling.Unlock()
 	}
 	if n.kind == syscall.S_IFREG {
 		t.settle(n)
@@ -254,8 +256,8 @@ func (t *uploadTree) nameless(n *staged, fd int) error {
 
 // told tells of a change of a name in a directory, by the path that it has now.
 func (t *uploadTree) told(c Change, parent *staged, name string) {
-	t.names.RLock()
-	defer t.names.RUnlock()
+	t.table.names.RLock()
+	defer t.table.names.RUnlock()
 	if dir, ok := t.table.path(parent); ok {
 		c.Path = joinPath(dir, name)
 		t.changed(c)
@@ -270,8 +272,8 @@ func (t *uploadTree) changed(c Change) {
 // altered tells that attributes of n have changed. The mode and the time of a file are part of what is uploaded.
 func (t *uploadTree) altered(n *staged) {
 	if n.kind != syscall.S_IFREG {
-		t.names.RLock()
-		defer t.names.RUnlock()
+		t.table.names.RLock()
+		defer t.table.names.RUnlock()
 		if path, ok := t.table.path(n); ok {
 			t.changed(Change{Kind: Altered, Path: path, Dir: n.kind == syscall.S_IFDIR})
 		}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"sync"
 	"syscall"
-	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"github.com/holdfastfs/holdfast/fs/unixfs"
@@ -306,10 +305,10 @@ func (t *uploadTree) firstWriterLocked(c *call, n *staged) error {
 	if err != nil {
 		return err
 	}
-	if !n.unstated {
-		n.before = f.Version
-		n.racy = time.Since(time.Unix(0, max(f.Version.ChangeTime, f.Version.ModTime))) < racyWindow
+	if !n.pending && !n.unstated {
+		n.before, n.racy = f.Version, racy(f.Version)
 	}
+	n.pending = true
 	if err := t.cfg.Uploads.Opened(c, f); err != nil {
 		return fmt.Errorf("%w: tell that %s is written: %w", ErrUnavailable, f.Path, err)
 	}

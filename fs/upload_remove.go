@@ -75,11 +75,11 @@ func (t *uploadTree) remove(parent *staged, dir int, name string, flags int) err
 		return err
 	}
 	defer t.free(d)
+	t.table.names.Lock()
+	defer t.table.names.Unlock()
 	if err := unix.Unlinkat(dir, name, flags); err != nil {
 		return staging(err)
 	}
-	t.names.Lock()
-	defer t.names.Unlock()
 	path, ok := t.pathIn(parent, name)
 	t.removed(d, parent, name)
 	c := Change{Kind: Removed, Path: path, Dir: flags != 0, Last: d.last || flags != 0, File: File{ID: d.id, Path: path}}
@@ -144,13 +144,9 @@ func (t *uploadTree) move(m *move, fromDir, toDir int) (err error) {
 		return err
 	}
 	defer func() { t.free(m.target) }()
-	if err := unix.Renameat2(fromDir, m.oldName, toDir, m.newName, m.flags); err != nil {
-		return staging(err)
+	if err := t.moveNow(m, fromDir, toDir); err != nil {
+		return err
 	}
-	if m.target != nil && m.target.n == m.source.n {
-		return nil // two names of one file: nothing happens
-	}
-	t.moved(m)
 	t.renamedFile(m.source.n, m.oldName)
 	if m.flags&unix.RENAME_EXCHANGE != 0 {
 		t.renamedFile(m.target.n, m.newName)
@@ -163,10 +159,21 @@ func toErrnoOnly(err error) syscall.Errno {
 	return errno
 }
 
+// moveNow renames, and tells of it before anybody sees the name.
+func (t *uploadTree) moveNow(m *move, fromDir, toDir int) error {
+	t.table.names.Lock()
+	defer t.table.names.Unlock()
+	if err := unix.Renameat2(fromDir, m.oldName, toDir, m.newName, m.flags); err != nil {
+		return staging(err)
+	}
+	if m.target == nil || m.target.n != m.source.n { // otherwise two names of one file, which both stay
+		t.moved(m)
+	}
+	return nil
+}
+
 // moved notes a rename and tells of it.
 func (t *uploadTree) moved(m *move) {
-	t.names.Lock()
-	defer t.names.Unlock()
 	source, target := m.source, m.target
 	c := Change{Kind: Renamed, Dir: source.n.kind == syscall.S_IFDIR}
 	var from, to bool
@@ -188,6 +195,11 @@ func (t *uploadTree) moved(m *move) {
 	}
 	if c.File = t.unchangedFile(source.n); from && to {
 		t.changed(c)
+	}
+	if target != nil { // swapped, or one of its names less: its change time is another now
+		target.n.mu.Lock()
+		defer target.n.mu.Unlock()
+		t.recordLocked(target.n)
 	}
 }
 

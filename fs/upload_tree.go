@@ -38,10 +38,6 @@ type uploadTree struct {
 	reader   *unixfs.Reader
 	server   atomic.Pointer[fuse.Server]
 
-	// names orders what Uploads is told: held by who changes paths that exist, shared by who tells one. It is taken
-	// after staged.settling and before staged.mu.
-	names sync.RWMutex
-
 	serving atomic.Pointer[serving]
 	waits   waits
 	dead    atomic.Bool

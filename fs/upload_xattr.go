@@ -176,6 +176,8 @@ func (t *uploadTree) changeXattr(id uint64, attr string, change func(fd int) err
 	case !strings.HasPrefix(attr, "user."):
 		return t.status("", n, ErrUnsupported)
 	}
+	n.settling.Lock() // a report of the version before comes before
+	defer n.settling.Unlock()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	err := t.withFd(n, change)
