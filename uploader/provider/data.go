@@ -70,7 +70,16 @@ func (t *transfer) begin() error {
 		return nil
 	}
 	var err error
-	if t.m, err = t.p.readMap(t.h); err != nil {
+	if t.m, err = t.p.readMap(t.h); errors.Is(err, errDamaged) || isMissing(err) {
+		if err := t.p.distrust(t.h); err != nil {
+			return err
+		}
+		if err := t.p.trust(t.h); err != nil { // it ends the link, as nothing is signed for it
+			return err
+		}
+		return errDamaged
+	}
+	if err != nil {
 		return err
 	}
 	t.f, err = t.p.open(t.h)

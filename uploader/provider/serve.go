@@ -22,7 +22,7 @@ func (p *Provider) Serve(ctx context.Context, from peer.ID, s Stream) (err error
 	defer func() {
 		err = errors.Join(err, s.Close())
 	}()
-	if len(from) == 0 || len(from) > 255 {
+	if len(from) == 0 || len(from) > maxPeerBytes {
 		return fmt.Errorf("serve storage request: peer ID of %d bytes", len(from))
 	}
 	if !p.gate.open() {
@@ -51,6 +51,13 @@ func (p *Provider) Serve(ctx context.Context, from peer.ID, s Stream) (err error
 	return nil
 }
 
+// maxPeerBytes is the longest peer ID that a pledge may have.
+const maxPeerBytes = 128
+
+// smallRequest is the length up to which requests need no share of the memory: there are only so many
+// streams.
+const smallRequest = 16 << 10
+
 // maxWorkBytes is the most that a request may count for in memory: answering an audit.
 const maxWorkBytes = 3 * seal.MaxAuditSegments * seal.SegmentBytes
 
@@ -62,13 +69,22 @@ func (p *Provider) serve(ctx context.Context, from peer.ID, c *conn) error {
 	defer func() { p.memory.Release(took) }()
 	r := seal.NewReader(c)
 	req, err := r.ReadRequest(func(bytes int) error {
-		n := min(int64(2*bytes), p.cfg.Limits.MemoryBytes) // as it came, and as it was decoded
-		if err := p.memory.Acquire(ctx, n); err != nil {
-			return fmt.Errorf("wait for memory: %w", err)
+		if bytes <= smallRequest {
+			return nil
+		}
+		n := int64(2 * bytes) // as it came, and as it was decoded
+		wait, cancel := context.WithTimeout(ctx, p.cfg.Patience)
+		defer cancel()
+		if p.memory.Acquire(wait, n) != nil {
+			return seal.Refuse(seal.RefusedBusy, "too many large requests at once")
 		}
 		took = n
+		c.rearm()
 		return nil
 	})
+	if refusal := (*seal.Refusal)(nil); errors.As(err, &refusal) {
+		return p.reply(c, nil, err)
+	}
 	if errors.Is(err, seal.ErrMalformed) {
 		p.counts.malformed.Add(1)
 		return errors.Join(err, c.answer(&seal.BasicAnswer{Refusal: seal.Refuse(seal.RefusedMalformed, "%v", err)}))

@@ -213,7 +213,18 @@ func (p *Provider) copiesOf(chunk cid.Cid, writer peer.ID) (ids []copyID, err er
 }
 
 // findLink returns a link and its copy, in use. Errors that wrap a refusal say that it is not here.
-func (p *Provider) findLink(writer peer.ID, id seal.LinkID) (*held, *pb.Link, error) {
+func (p *Provider) findLink(writer peer.ID, id seal.LinkID) (h *held, l *pb.Link, err error) {
+	for range 4 { // a link may move to another copy, or end, between the two reads
+		h, l, err = p.lookUpLink(writer, id)
+		if err != nil || l != nil {
+			return h, l, err
+		}
+	}
+	return nil, nil, unknownLink(id)
+}
+
+// lookUpLink returns no link and no error where the copy that the link's entry names does not have it.
+func (p *Provider) lookUpLink(writer peer.ID, id seal.LinkID) (*held, *pb.Link, error) {
 	var ref pb.LinkRef
 	found := false
 	err := p.cfg.DB.View(func(txn *badger.Txn) (err error) {
@@ -233,9 +244,9 @@ func (p *Provider) findLink(writer peer.ID, id seal.LinkID) (*held, *pb.Link, er
 		return nil, nil, err
 	}
 	l := linkOf(h.rec, id)
-	if l == nil { // it ended between the two reads
+	if l == nil {
 		p.leave(h)
-		return nil, nil, unknownLink(id)
+		return nil, nil, nil
 	}
 	return h, l, nil
 }

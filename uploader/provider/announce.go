@@ -1,0 +1,133 @@
+package provider
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/ipfs/go-cid"
+	"golang.org/x/sync/errgroup"
+)
+
+// announceLoop announces chunks as they become due.
+func (p *Provider) announceLoop(ctx context.Context) error {
+	if p.cfg.Announcer == nil {
+		return nil
+	}
+	for {
+		n, err := p.announceDue(ctx)
+		if err != nil && !finished(ctx, err) && !errors.Is(err, ErrClosed) {
+			p.log.Warn("announce chunks", keyError, err)
+		}
+		if n == announceBatch && ctx.Err() == nil {
+			continue
+		}
+		if !pause(ctx, time.Second) {
+			return nil
+		}
+	}
+}
+
+const (
+	announceBatch   = 64
+	announceAtOnce  = 4
+	announceTimeout = time.Minute
+)
+
+// announceDue announces some of the chunks that are due and returns how many there were.
+func (p *Provider) announceDue(ctx context.Context) (int, error) {
+	if err := p.enter(); err != nil {
+		return 0, err
+	}
+	defer p.exit()
+	chunks, err := p.dueChunks(p.now().Unix())
+	if err != nil {
+		return 0, err
+	}
+	var g errgroup.Group
+	g.SetLimit(announceAtOnce)
+	for _, c := range chunks {
+		g.Go(func() error { return p.announce(ctx, c) })
+	}
+	return len(chunks), g.Wait()
+}
+
+func (p *Provider) dueChunks(now int64) (chunks []cid.Cid, err error) {
+	err = p.cfg.DB.View(func(txn *badger.Txn) error {
+		return each(txn, p.key(tagAnnounce), false, func(_ *badger.Item, rest []byte) (bool, error) {
+			if len(rest) < 10 || int64(binary.BigEndian.Uint64(rest)) > now {
+				return false, nil
+			}
+			c, err := cid.Cast(rest[9:])
+			chunks = append(chunks, c)
+			return len(chunks) < announceBatch, err
+		})
+	})
+	return chunks, err
+}
+
+// announce tells of a chunk that is still here, and plans the next time.
+func (p *Provider) announce(ctx context.Context, chunk cid.Cid) error {
+	next := int64(-1)
+	if p.holds(chunk) {
+		ctx, cancel := context.WithTimeout(ctx, announceTimeout)
+		defer cancel()
+		err := p.cfg.Announcer.Announce(ctx, chunk)
+		if err == nil {
+			p.counts.announced.Add(1)
+			next = p.now().Add(p.cfg.AnnounceEvery).Unix()
+		} else {
+			p.log.Debug("announce chunk", keyCID, chunk, keyError, err)
+			next = p.now().Add(retryDue).Unix()
+		}
+	}
+	return p.commit(func(txn *badger.Txn) error { return p.announceAt(txn, chunk, next) })
+}
+
+// holds says whether any copy of a chunk is here.
+func (p *Provider) holds(chunk cid.Cid) (has bool) {
+	_ = p.cfg.DB.View(func(txn *badger.Txn) error {
+		return each(txn, p.key(tagChunk, chunkPart(chunk)), false, func(*badger.Item, []byte) (bool, error) {
+			has = true
+			return false, nil
+		})
+	})
+	return has
+}
+
+// announceSoon has a chunk announced, unless that is planned or was done.
+func (p *Provider) announceSoon(txn *badger.Txn, chunk cid.Cid) error {
+	key := p.key(tagTold, chunkPart(chunk))
+	_, err := txn.Get(key)
+	if err == nil || !errors.Is(err, badger.ErrKeyNotFound) {
+		return err
+	}
+	return errors.Join(txn.Set(key, timePart(0)), txn.Set(p.key(tagAnnounce, timePart(0), chunkPart(chunk)), nil))
+}
+
+// announceAt moves the time of a chunk's next announcement; a negative time ends announcing it.
+func (p *Provider) announceAt(txn *badger.Txn, chunk cid.Cid, unix int64) error {
+	key := p.key(tagTold, chunkPart(chunk))
+	item, err := txn.Get(key)
+	if err != nil && !errors.Is(err, badger.ErrKeyNotFound) {
+		return err
+	}
+	if err == nil {
+		err := item.Value(func(b []byte) error {
+			if len(b) != 8 {
+				return fmt.Errorf("time of %d bytes", len(b))
+			}
+			return txn.Delete(p.key(tagAnnounce, timePart(int64(binary.BigEndian.Uint64(b))), chunkPart(chunk)))
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if unix < 0 {
+		return txn.Delete(key)
+	}
+	return errors.Join(txn.Set(key, timePart(unix)), txn.Set(p.key(tagAnnounce, timePart(unix), chunkPart(chunk)), nil))
+}
