@@ -68,7 +68,8 @@ type Dataset struct {
 	work       sync.Mutex
 	seen       uint64 // activity at the last Work
 	lastChange time.Time
-	resumed    bool // what a stop interrupted towards the Sink was finished
+	journal    uint64 // number before which the journal is empty
+	resumed    bool   // what a stop interrupted towards the Sink was finished
 
 	rounds sync.Mutex // held while groups are made; taken before marks
 

@@ -201,13 +201,15 @@ func (f *fakeTree) write(p string, data []byte) {
 
 // closed tells that a version is complete, unless the name says otherwise.
 func (f *fakeTree) closed(p string, n *node, v Version) {
-	f.mu.Lock()
-	walk(f.root, "", func(other string, o *node) {
-		if o == n && !strings.HasSuffix(other, "~") {
-			p = other // one of its names
-		}
-	})
-	f.mu.Unlock()
+	if strings.HasSuffix(p, "~") {
+		f.mu.Lock()
+		walk(f.root, "", func(other string, o *node) {
+			if o == n && !strings.HasSuffix(other, "~") {
+				p = other // one of its names
+			}
+		})
+		f.mu.Unlock()
+	}
 	if !strings.HasSuffix(p, "~") {
 		n.untold = false
 		f.tell(Change{Kind: Closed, Path: p, File: n.id, Version: v})

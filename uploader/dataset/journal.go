@@ -1,7 +1,6 @@
 package dataset
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -116,36 +115,88 @@ func (d *Dataset) Version(_ context.Context, id FileID) (v Version, known bool, 
 	return v, known, err
 }
 
+// journalBatch is how many changes are taken from the journal, and away from it, together.
+const journalBatch = 64
+
+// noted is a change in the journal.
+type noted struct {
+	Change
+	number uint64
+}
+
 // workOff works the journal off. What a change says is looked up in the staging tree, which may have changed since: then
-// a later change is in the journal, or on its way.
+// a later change is in the journal, or on its way. So most changes may be applied again after a stop, and leave the
+// journal in batches. Moves leave it alone: one that is applied late moves what came to that place since, to be listed
+// again.
 func (d *Dataset) workOff(ctx context.Context) error {
 	for {
-		rest, value, err := d.firstChange()
-		if err != nil || rest == nil {
+		batch, err := d.nextChanges()
+		if err != nil || len(batch) == 0 {
 			return err
 		}
-		c, err := decodeChange(value)
-		if err == nil {
-			err = d.apply(ctx, c)
+		done := 0
+		for i, c := range batch {
+			if c.Kind == Renamed || c.Kind == Swapped {
+				if err := d.leave(batch[done:i]); err != nil {
+					return err
+				}
+				done = i
+			}
+			if err := d.apply(ctx, c.Change); err != nil {
+				return fmt.Errorf("work off change of %q: %w", c.Path, err)
+			}
+			if c.Kind == Renamed || c.Kind == Swapped {
+				if err := d.leave(batch[done : i+1]); err != nil {
+					return err
+				}
+				done = i + 1
+			}
+			if err := context.Cause(ctx); err != nil {
+				return err
+			}
 		}
-		if err == nil {
-			err = d.commit(func(x *tx) error { return x.del(append(d.key(keyJournal), rest...)) })
-		}
-		if err != nil {
-			return fmt.Errorf("work off change of %q: %w", c.Path, err)
-		}
-		if err := context.Cause(ctx); err != nil {
+		if err := d.leave(batch[done:]); err != nil {
 			return err
 		}
 	}
 }
 
-func (d *Dataset) firstChange() (rest, value []byte, err error) {
-	err = d.scan(d.key(keyJournal), func(r, v []byte) error {
-		rest, value = bytes.Clone(r), bytes.Clone(v)
-		return errStop
+// nextChanges reads the journal from where it was left.
+func (d *Dataset) nextChanges() (batch []noted, err error) {
+	err = d.view(func(x *tx) error {
+		return x.scanFrom(d.key(keyJournal), d.key(keyJournal, d.journal), func(rest, value []byte) error {
+			c, err := decodeChange(value)
+			if batch = append(batch, noted{c, number(rest, 0)}); err == nil && len(batch) == journalBatch {
+				err = errStop
+			}
+			return err
+		})
 	})
-	return rest, value, err
+	return batch, err
+}
+
+// leave takes changes that were applied out of the journal, and has the files imported that were closed.
+func (d *Dataset) leave(batch []noted) error {
+	if len(batch) == 0 {
+		return nil
+	}
+	err := d.commit(func(x *tx) error {
+		for _, c := range batch {
+			if c.Kind == Closed {
+				if err := x.applyClosed(c.Change); err != nil {
+					return err
+				}
+			}
+			if err := x.del(d.key(keyJournal, c.number)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err == nil {
+		d.journal = batch[len(batch)-1].number + 1
+	}
+	return err
 }
 
 func (d *Dataset) apply(ctx context.Context, c Change) error {
@@ -154,7 +205,7 @@ func (d *Dataset) apply(ctx context.Context, c Change) error {
 		if err := d.touch(ctx, c.Path, true); err != nil {
 			return err
 		}
-		return d.commit(func(x *tx) error { return x.flag(d.fileKey(keyClosed, c.File)) })
+		return d.sameVersion(ctx, c)
 	case Named:
 		if err := d.sameContent(ctx, c); err != nil {
 			return err
@@ -171,6 +222,28 @@ func (d *Dataset) apply(ctx context.Context, c Change) error {
 		return d.applyManifestPlaced(ManifestID(c.number))
 	}
 	return corrupt("change of kind %d", c.Kind)
+}
+
+// sameVersion is for a close of the version that is recorded.
+func (d *Dataset) sameVersion(ctx context.Context, c Change) error {
+	var r fileRecord
+	err := d.view(func(x *tx) (err error) {
+		r, _, err = x.file(c.File)
+		return err
+	})
+	if err != nil || r.version != c.Version {
+		return err
+	}
+	return d.sameContent(ctx, c)
+}
+
+// applyClosed has a version imported, unless it is the one that is recorded.
+func (x *tx) applyClosed(c Change) error {
+	r, found, err := x.file(c.File)
+	if err != nil || found && r.version == c.Version {
+		return err
+	}
+	return x.flag(x.d.fileKey(keyClosed, c.File))
 }
 
 // applyMove moves the records, then looks whether they are of what is there now.

@@ -117,12 +117,17 @@ func (d *Dataset) scan(prefix []byte, do func(rest, value []byte) error) error {
 }
 
 func (x *tx) scan(prefix []byte, do func(rest, value []byte) error) error {
+	return x.scanFrom(prefix, prefix, do)
+}
+
+// scanFrom is scan from a key on: where many keys were deleted before, it is cheaper to know where the others begin.
+func (x *tx) scanFrom(prefix, from []byte, do func(rest, value []byte) error) error {
 	opts := badger.DefaultIteratorOptions
 	opts.Prefix = prefix
 	opts.PrefetchSize = 64
 	it := x.t.NewIterator(opts)
 	defer it.Close()
-	for it.Seek(prefix); it.ValidForPrefix(prefix); it.Next() {
+	for it.Seek(from); it.ValidForPrefix(prefix); it.Next() {
 		item := it.Item()
 		err := item.Value(func(v []byte) error { return do(item.Key()[len(prefix):], v) })
 		if errors.Is(err, errStop) {
