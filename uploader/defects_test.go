@@ -396,7 +396,7 @@ func TestDefectBytesAreTrustedUnchecked(t *testing.T) {
 		t.Fatal(err)
 	}
 	read := slices.Clone(good)
-	s := newSealer(Config{Secret: make([]byte, 32), Chunks: readerFunc(func() []byte { return read }), Limits: Limits{Sealers: 1}}, j)
+	s := newSealer(Config{Secret: make([]byte, 32), Chunks: readerFunc(func() []byte { return read }), Limits: Limits{Sealers: 1, TransferFor: time.Hour}}, j)
 	l := record{Chunk: id, Provider: "p", Bytes: int64(len(good))}
 	if _, err := s.seal(t.Context(), &l); err != nil {
 		t.Errorf("seal good bytes: %v", err)

@@ -148,6 +148,45 @@ func (u *Uploader) ProviderList(ctx context.Context) (all []ProviderStatus, err 
 	return all, nil
 }
 
+// Stats are figures of the uploader.
+type Stats struct {
+	Files       map[State]int
+	Links       map[LinkState]int
+	SealedBytes int64  // in memory
+	Waiting     int    // chunks that lack links and wait for room or providers
+	Providers   int    // met
+	Fit         int    // of these, those whose terms fit
+	Owed        uint64 // for pledges that are not paid yet
+}
+
+// Stats returns figures as they are now.
+func (u *Uploader) Stats(ctx context.Context) (Stats, error) {
+	s := Stats{Files: make(map[State]int), Links: make(map[LinkState]int)}
+	err := u.ask(ctx, func(m *machine) error {
+		m.round++
+		for _, f := range m.files {
+			s.Files[m.status(f).State]++
+		}
+		for _, l := range m.links {
+			s.Links[l.State]++
+			if l.State == LinkSigned && !l.Paid {
+				s.Owed += l.Price
+			}
+		}
+		s.SealedBytes, s.Waiting, s.Providers = m.sealed, len(m.lacking)+len(m.stuck), len(m.known)
+		for _, p := range m.known {
+			if m.fresh(p) && p.trouble == "" {
+				s.Fit++
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return Stats{}, fmt.Errorf("uploader figures: %w", err)
+	}
+	return s, nil
+}
+
 // watcher collects news for one that watches: of each file the last alone.
 type watcher struct {
 	mu    sync.Mutex // guards the rest

@@ -69,6 +69,7 @@ type searching struct {
 	running bool
 	pause   time.Duration // to the next one
 	timer   timer
+	quotes  timer // when those who have not answered are not waited for any more
 }
 
 // ready lists what the driver has to do: first to commit records, in this order, then the rest.

@@ -210,7 +210,9 @@ func (m *machine) trouble(l *link, w work, err error, kind fault, code seal.Refu
 		m.again(l, reason)
 	case l.renewal():
 		m.renewRefused(l, reason, code)
-	case code == seal.RefusedBusy || code == seal.RefusedFailed:
+	case code == seal.RefusedBusy:
+		m.busy(l, reason)
+	case code == seal.RefusedFailed:
 		m.again(l, reason)
 	case code == seal.RefusedNoChannel && l.Price > 0:
 		m.noChannel(l.provider)
@@ -230,6 +232,22 @@ func (m *machine) again(l *link, reason string) {
 		return
 	}
 	m.timers.set(&l.retry, m.now+m.backoff(l.tries), func() { m.advance(l) })
+}
+
+// busyTries is how many times more often than others a provider may say that it is busy.
+const busyTries = 3
+
+// busy tries the same once more soon, with what is sealed still in memory.
+func (m *machine) busy(l *link, reason string) {
+	if !l.sealed {
+		m.unseal(l)
+	}
+	l.tries++
+	if l.tries >= busyTries*m.cfg.limits.Tries {
+		m.again(l, reason)
+		return
+	}
+	m.timers.set(&l.retry, m.now+min(m.backoff(l.tries)/4, m.cfg.limits.BackoffFrom), func() { m.advance(l) })
 }
 
 // ours ends a link that could not be read or sealed. The chunk waits, nobody is blamed.
@@ -252,7 +270,6 @@ func (m *machine) refused(l *link, w work, reason string, code seal.RefusalCode)
 	case seal.RefusedMismatch, seal.RefusedMalformed:
 		m.blame(l, reason)
 		return
-	case seal.RefusedUnknownLink: // its reservation lapsed
 	case seal.RefusedClockSkew, seal.RefusedUnpaid, seal.RefusedNotStored:
 		m.shun(p, time.Minute)
 	default:
@@ -356,7 +373,7 @@ func (m *machine) channelDone(p *provider, e doneEvent, kind fault) {
 }
 
 func (m *machine) quoteDone(p *provider, e doneEvent, kind fault) {
-	p.quoting = false
+	p.quoting, m.stir = false, true
 	if e.err == nil {
 		m.quotedNow(p, e.quote)
 		if p.trouble != "" {

@@ -46,7 +46,7 @@ type tally struct {
 	held    []*link // signed, for long enough
 	open    []*link // on their way
 	short   []*link // signed, to be renewed, or being renewed
-	surplus []*link // with a provider that has another column of the group
+	surplus []*link // of no use once the others are there
 }
 
 func (m *machine) tally(c *chunk, d demand) (t tally) {
@@ -61,6 +61,8 @@ func (m *machine) tally(c *chunk, d demand) (t tally) {
 			t.held = append(t.held, l)
 		case l.renewedBy != nil || l.renewFails < m.cfg.limits.Tries:
 			t.short = append(t.short, l)
+		default:
+			t.surplus = append(t.surplus, l) // it lasts until others are there
 		}
 	}
 	return t
@@ -156,7 +158,11 @@ func (m *machine) watch(c *chunk) {
 		m.timers.stop(&c.keep)
 		return
 	}
-	m.timers.set(&c.keep, max(m.at(at), m.now+time.Second), func() { m.look(c) })
+	when := max(m.at(at), m.now+time.Second)
+	if slices.ContainsFunc(c.links, func(l *link) bool { return l.live() && l.wantsRenewal }) {
+		when = min(when, m.now+m.cfg.limits.QuoteFor)
+	}
+	m.timers.set(&c.keep, when, func() { m.look(c) })
 }
 
 // letGo releases a chunk that nothing needs.
@@ -248,7 +254,7 @@ func (m *machine) placeOne(c *chunk) {
 }
 
 // tooFew says so where fewer providers are known than a group of the chunk needs and nothing of the
-// group is placed yet. It asks for quotes on the way.
+// group is placed yet, or some may be known in a moment. It asks for quotes on the way.
 func (m *machine) tooFew(c *chunk, d demand) string {
 	for _, g := range c.groups {
 		s := m.wants(g)
@@ -268,7 +274,8 @@ func (m *machine) tooFew(c *chunk, d demand) string {
 				c.hope = true
 			}
 		}
-		if known < need {
+		if known < need || m.awaitsQuotes() {
+			c.hope = c.hope || known >= need
 			return fmt.Sprintf("needs %d providers, %d known", need, known)
 		}
 	}

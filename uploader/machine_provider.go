@@ -20,6 +20,7 @@ type provider struct {
 	quoted   bool
 	asking   bool // for a quote, as soon as there is a slot
 	quoting  bool // it is asked
+	askedAt  time.Duration
 	trouble  string
 
 	links  []*link // live ones, and failed ones that it is to be told of
@@ -67,6 +68,8 @@ const maxCandidateNetworks = 16
 
 // heard takes in providers.
 func (m *machine) heard(found []Candidate) {
+	found = slices.Clone(found)
+	m.random.Shuffle(len(found), func(i, j int) { found[i], found[j] = found[j], found[i] })
 	for _, c := range found {
 		if c.ID == "" || c.ID == m.cfg.self {
 			continue
@@ -119,6 +122,17 @@ func (m *machine) askQuote(p *provider) {
 		p.asking = true
 		m.mailed(p)
 	}
+}
+
+// quotePatience is how long a group waits for the quotes of more providers than it needs, so that it
+// is not always those who answer first.
+const quotePatience = 2 * time.Second
+
+// awaitsQuotes says whether some provider's terms may be known soon.
+func (m *machine) awaitsQuotes() bool {
+	return slices.ContainsFunc(m.known, func(p *provider) bool {
+		return p.asking && m.now >= p.pause && p.busy < m.cfg.limits.PerProvider || p.quoting && m.now < p.askedAt+quotePatience
+	})
 }
 
 func (m *machine) fresh(p *provider) bool {

@@ -170,7 +170,8 @@ func (m *machine) dispatchTo(p *provider) {
 	}
 	free := func() bool { return p.busy < m.cfg.limits.PerProvider }
 	if p.asking && free() {
-		p.asking, p.quoting = false, true
+		p.asking, p.quoting, p.askedAt = false, true, m.now
+		m.timers.set(&m.search.quotes, m.now+quotePatience, func() { m.stir = true })
 		m.start(workQuote, p, nil)
 	}
 	for free() && len(p.work) > 0 {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/ipfs/go-cid"
 
@@ -24,6 +25,7 @@ type sealer struct {
 	chunks  Chunks
 	journal journal
 	slots   chan struct{}
+	most    time.Duration // that reading a chunk may take
 
 	mu   sync.Mutex // guards held
 	held map[seal.LinkID]*sealed
@@ -45,7 +47,7 @@ func (s *sealed) segment(i int) []byte {
 func newSealer(cfg Config, j journal) *sealer {
 	return &sealer{
 		secret: cfg.Secret, chunks: cfg.Chunks, journal: j,
-		slots: make(chan struct{}, cfg.Limits.Sealers), held: make(map[seal.LinkID]*sealed),
+		slots: make(chan struct{}, cfg.Limits.Sealers), most: cfg.Limits.TransferFor, held: make(map[seal.LinkID]*sealed),
 	}
 }
 
@@ -81,6 +83,8 @@ func (s *sealer) seal(ctx context.Context, r *record) ([32]byte, error) {
 	case <-ctx.Done():
 		return [32]byte{}, errLocal{context.Cause(ctx)}
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, s.most, errDeadline)
+	defer cancel()
 	k := sealed{key: seal.KeyFor(s.secret, r.Provider, r.Chunk)}
 	var err error
 	if k.bytes, err = s.read(ctx, r); err == nil {
