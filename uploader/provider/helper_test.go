@@ -65,8 +65,8 @@ func (c *clock) advance(d time.Duration) { c.unix.Add(int64(d / time.Second)) }
 
 func openDB(t testing.TB, dir string) *badger.DB {
 	t.Helper()
-	db, err := badger.Open(badger.DefaultOptions(dir).WithLoggingLevel(badger.ERROR).WithMemTableSize(4 << 20).
-		WithValueThreshold(32 << 10).WithValueLogFileSize(4 << 20).WithBlockCacheSize(1 << 20).WithIndexCacheSize(1 << 20).
+	db, err := badger.Open(badger.DefaultOptions(dir).WithLoggingLevel(badger.ERROR).WithMemTableSize(1 << 20).
+		WithValueThreshold(16 << 10).WithValueLogFileSize(4 << 20).WithBlockCacheSize(1 << 20).WithIndexCacheSize(1 << 20).
 		WithNumCompactors(2).WithMetricsEnabled(false))
 	must(t, err)
 	return db

@@ -3,4 +3,7 @@
 package provider
 
 // randomLives is how many random lives are lived.
-const randomLives = 8
+const randomLives = 6
+
+// crashStride is how many steps lie between ends of a life, for each of the two ways of ending.
+const crashStride = 2

@@ -163,7 +163,7 @@ func hashesTo(hash mh.Multihash, b []byte) bool {
 }
 
 // batchBlocks is how many index entries are written in one transaction.
-const batchBlocks = 1000
+const batchBlocks = 500
 
 // index writes where each block lies, and with the last of that that the copy is whole.
 func (p *Provider) index(h *held, chunk erasure.Chunk) error {
