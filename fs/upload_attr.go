@@ -87,7 +87,24 @@ func (t *uploadTree) setAttr(c *call, n *staged, in *fuse.SetAttrIn) error {
 	if in.Valid&(fuse.FATTR_ATIME|fuse.FATTR_MTIME) == 0 {
 		return nil
 	}
+	if err := t.awaitBytes(c, n); err != nil { // their end puts the time back that there was before
+		return err
+	}
 	return t.chtimes(n, stamps(in))
+}
+
+// awaitBytes waits for evicted bytes that are coming back.
+func (t *uploadTree) awaitBytes(c *call, n *staged) error {
+	n.mu.Lock()
+	h := n.hydrating
+	n.mu.Unlock()
+	if h == nil {
+		return nil
+	}
+	if err := h.wait(c); err != nil && c.Err() != nil {
+		return err
+	}
+	return nil
 }
 
 // stamps are the access and modification times to set.

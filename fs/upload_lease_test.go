@@ -26,6 +26,9 @@ func TestUploadLease(t *testing.T) {
 		if writer == nil || u.tell("broken", "file") != "true" || u.tell("check", "file") == "ok" {
 			t.Errorf("a writer opened after %v: broken %s, check %s", time.Since(start), u.tell("broken", "file"), u.tell("check", "file"))
 		}
+		if told := u.told(); len(told.Opened) != 1 || told.Opened[0] != told.Closed[0] {
+			t.Errorf("told of opening %+v, want %+v", told.Opened, told.Closed)
+		}
 		u.ok("unlease", "file")
 		if answer := u.tell("lease", "file", "50ms"); answer == "ok" {
 			t.Error("a lease while the file is open for writing")

@@ -49,6 +49,8 @@ func TestUploadKilled(t *testing.T) {
 	}
 	open := openAs(t, u.path("open"), os.O_CREATE|os.O_WRONLY)
 	open.WriteString("half")
+	late := openAs(t, u.path("late"), os.O_CREATE|os.O_WRONLY)
+	late.WriteString("half")
 	gone := openAs(t, u.path("removed"), os.O_RDWR)
 	os.Remove(gone.Name())
 	fd, err := unix.Open(u.dir, unix.O_TMPFILE|unix.O_RDWR, 0o600)
@@ -72,7 +74,7 @@ func TestUploadKilled(t *testing.T) {
 	v := u.again()
 	told := v.settledTold()
 	// Of two files with one ID the first found keeps it, and the other counts as new.
-	got := slices.DeleteFunc(paths(told.Closed), func(path string) bool { return path == "same" })
+	got := slices.DeleteFunc(paths(told.Closed), func(path string) bool { return path == "same" || path == "late" })
 	slices.Sort(got)
 	// The change time of what was renamed was told of with the rename.
 	if want := []string{"foreign", "open", "rewritten", "twin"}; !slices.Equal(got, want) {
@@ -80,7 +82,7 @@ func TestUploadKilled(t *testing.T) {
 	}
 	found := paths(told.Found)
 	slices.Sort(found)
-	if want := []string{".new.Ab3dEf", "dir/renamed", "evicted", "foreign", "open", "rewritten", "same", "twin"}; !slices.Equal(found, want) {
+	if want := []string{".new.Ab3dEf", "dir/renamed", "evicted", "foreign", "late", "open", "rewritten", "same", "twin"}; !slices.Equal(found, want) {
 		t.Errorf("found %q, want %q", found, want)
 	}
 	ids := make(map[FileID]string)
@@ -90,6 +92,13 @@ func TestUploadKilled(t *testing.T) {
 		}
 		ids[f.ID] = f.Path
 	}
+	// Who had a file open in passthrough may go on writing to it without any mount.
+	late.WriteString(" and more")
+	late.Close()
+	size := int64(len(must(os.ReadFile(u.staged("late")))))
+	eventually(t, "the last version is reported", func() bool {
+		return slices.ContainsFunc(v.settledTold().Closed, func(f File) bool { return f.Path == "late" && f.Version.Bytes == size })
+	})
 	if err := os.Rename(v.path(".new.Ab3dEf"), v.path("new")); err != nil {
 		t.Fatal(err)
 	}
