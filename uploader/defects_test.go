@@ -206,14 +206,24 @@ func TestDefectExpiryAndRenewal(t *testing.T) {
 		}
 		w.checkKept()
 	}
+	if n := len(w.linksIn(LinkSigned)); n != 2 {
+		t.Errorf("%d links are signed after half a year", n)
+	}
 	if s := w.status(once); s.String() != "failed: expired" {
 		t.Errorf("file that is not renewed is %s", s)
 	}
+	kept.Policy.AutoRenew = false
+	w.step(fileEvent{kept})
+	for range 40 {
+		w.pass(24 * time.Hour)
+		w.settle()
+	}
+	if s := w.status(kept); s.String() != "failed: expired" || len(w.linksIn(LinkSigned)) > 0 {
+		t.Errorf("file that is not renewed any more is %s, %d links are left", s, len(w.linksIn(LinkSigned)))
+	}
+	w.checkKept()
 	if w.done[workRenew] < 2*5 || w.done[workRenew] > 2*10 {
 		t.Errorf("%d renewals of 2 links in half a year", w.done[workRenew])
-	}
-	if n := len(w.linksIn(LinkSigned)); n != 2 {
-		t.Errorf("%d links are signed in the end", n)
 	}
 }
 

@@ -50,6 +50,6 @@
 //
 // # Errors and callers
 //
-// [ErrNotFound], [ErrFailed], [ErrInvalid] and [ErrClosed] are told apart with errors.Is. All methods of
+// [ErrNotFound], [ErrExists], [ErrFailed], [ErrInvalid] and [ErrClosed] are told apart with errors.Is. All methods of
 // an Uploader may be called from many goroutines; they wait for Run's loop. All goroutines are Run's.
 package uploader

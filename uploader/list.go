@@ -192,20 +192,34 @@ type watcher struct {
 	mu    sync.Mutex // guards the rest
 	news  map[FileID]FileStatus
 	order []FileID
+	left  bool          // it watches no more
 	bell  chan struct{} // of one
 }
 
-func (w *watcher) tell(s FileStatus) {
+// tell adds news, and returns false where nobody watches any more.
+func (w *watcher) tell(news ...FileStatus) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if _, ok := w.news[s.ID]; !ok {
-		w.order = append(w.order, s.ID)
+	if w.left || len(news) == 0 {
+		return !w.left
 	}
-	w.news[s.ID] = s
+	for _, s := range news {
+		if _, ok := w.news[s.ID]; !ok {
+			w.order = append(w.order, s.ID)
+		}
+		w.news[s.ID] = s
+	}
 	select {
 	case w.bell <- struct{}{}:
 	default:
 	}
+	return true
+}
+
+func (w *watcher) leave() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.left, w.news, w.order = true, nil, nil
 }
 
 func (w *watcher) take() (news []FileStatus) {
@@ -223,6 +237,7 @@ func (w *watcher) take() (news []FileStatus) {
 // or ctx ends. Of changes that come faster than fn takes them it sees the last. It is called by nobody else.
 func (u *Uploader) Watch(ctx context.Context, fn func(FileStatus) bool) error {
 	w := &watcher{news: make(map[FileID]FileStatus), bell: make(chan struct{}, 1)}
+	defer w.leave()
 	err := u.ask(ctx, func(m *machine) error {
 		m.round++
 		for _, f := range m.files {
@@ -234,9 +249,6 @@ func (u *Uploader) Watch(ctx context.Context, fn func(FileStatus) bool) error {
 	if err != nil {
 		return fmt.Errorf("watch uploads: %w", err)
 	}
-	defer func() {
-		_ = u.ask(context.WithoutCancel(ctx), func(*machine) error { delete(u.watchers, w); return nil })
-	}()
 	for {
 		select {
 		case <-w.bell:

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"syscall"
 	"time"
+
+	"github.com/holdfastfs/holdfast/uploader/seal"
 )
 
 // batchEvents is how many events are stepped before the machine is asked what to do.
@@ -116,16 +118,10 @@ func (l *loop) act(ctx context.Context, r *ready) {
 	for _, id := range r.drops {
 		l.sealer.drop(id)
 	}
-	if len(r.goneLinks) > 0 && l.cfg.Payments != nil {
-		for _, id := range r.goneLinks {
-			if err := l.cfg.Payments.Forget(id[:]); err != nil {
-				l.log.Warn("forget payment", "link", id, "err", err)
-			}
-		}
-	}
-	for _, s := range r.changed {
-		for w := range l.watchers {
-			w.tell(s)
+	l.forget(r.forgets)
+	for w := range l.watchers {
+		if !w.tell(r.changed...) {
+			delete(l.watchers, w)
 		}
 	}
 	for _, t := range r.tasks {
@@ -133,6 +129,18 @@ func (l *loop) act(ctx context.Context, r *ready) {
 			l.sealer.expect(t.link.ID)
 		}
 		l.tasks.Go(func() { l.answer(ctx, l.carryOut(ctx, t)) })
+	}
+}
+
+// forget drops what is remembered of payments for links that are gone.
+func (l *loop) forget(ids []seal.LinkID) {
+	if l.cfg.Payments == nil {
+		return
+	}
+	for _, id := range ids {
+		if err := l.cfg.Payments.Forget(id[:]); err != nil {
+			l.log.Warn("forget payment", "op", "pay", "link", id, "err", err)
+		}
 	}
 }
 

@@ -86,6 +86,7 @@ type ready struct {
 
 	tasks   []task
 	drops   []seal.LinkID // whose sealed bytes are not needed any more
+	forgets []seal.LinkID // whose payments will not be asked for again
 	changed []FileStatus  // files whose state is another now
 }
 

@@ -128,7 +128,7 @@ func (m *machine) lacks(c *chunk, n int) {
 // expire ends links whose time is over.
 func (m *machine) expire(c *chunk) {
 	for _, l := range slices.Clone(c.links) {
-		if l.live() && l.Expiry <= m.wall.Unix() && !l.renewal() {
+		if l.live() && l.Expiry <= m.wall.Unix() && !(l.renewal() && l.open()) {
 			m.failed(l, "expired", false)
 		}
 	}

@@ -283,6 +283,9 @@ func (m *machine) forget(l *link) {
 		m.out.links = slices.DeleteFunc(m.out.links, func(r record) bool { return r.ID == l.ID })
 	}
 	m.out.goneLinks = append(m.out.goneLinks, l.ID)
+	if l.Price > 0 {
+		m.out.forgets = append(m.out.forgets, l.ID)
+	}
 	if i := slices.Index(l.chunk.links, l); i >= 0 {
 		l.chunk.links = slices.Delete(l.chunk.links, i, i+1)
 	}
