@@ -21,8 +21,9 @@ type place struct {
 	off, n int64
 }
 
-// Get returns a block out of a sealed chunk. It hashes to its CID. The error wraps [ErrNotFound] where
-// no chunk has it. Blocks are found by their hash, whatever the CID's codec and version.
+// Get returns a block out of a sealed chunk, or the descriptor of a chunk that is here, as chunk IDs are
+// what is announced. It hashes to its CID. The error wraps [ErrNotFound] where no chunk has it. Blocks
+// are found by their hash, whatever the CID's codec and version.
 func (p *Provider) Get(ctx context.Context, c cid.Cid) (blocks.Block, error) {
 	if err := p.enter(); err != nil {
 		return nil, err
@@ -45,7 +46,11 @@ func (p *Provider) Get(ctx context.Context, c cid.Cid) (blocks.Block, error) {
 			return blocks.NewBlockWithCid(b, c)
 		}
 	}
-	return nil, fmt.Errorf("get %s: %w", c, ErrNotFound)
+	b, err := p.descriptor(c)
+	if err != nil {
+		return nil, fmt.Errorf("get %s: %w", c, err)
+	}
+	return blocks.NewBlockWithCid(b, c)
 }
 
 // SizeOf returns a block's length in bytes. The error wraps [ErrNotFound] where no chunk has it.
@@ -67,7 +72,11 @@ func (p *Provider) SizeOf(_ context.Context, c cid.Cid) (int, error) {
 			return int(pl.n), nil
 		}
 	}
-	return 0, fmt.Errorf("size of %s: %w", c, ErrNotFound)
+	_, rec, err := p.anyCopy(c)
+	if err != nil {
+		return 0, fmt.Errorf("size of %s: %w", c, err)
+	}
+	return int(rec.DescriptorBytes), nil
 }
 
 // Has says whether a chunk has a block.
@@ -166,4 +175,55 @@ func (p *Provider) readBlock(c cid.Cid, pl place) ([]byte, error) {
 // forgetPlace removes an index entry that points to no copy.
 func (p *Provider) forgetPlace(c cid.Cid, id copyID) error {
 	return p.commit(func(txn *badger.Txn) error { return txn.Delete(p.blockKey(c.Hash(), id)) })
+}
+
+// descriptor returns the descriptor of a chunk that is here.
+func (p *Provider) descriptor(chunk cid.Cid) ([]byte, error) {
+	id, rec, err := p.anyCopy(chunk)
+	if err != nil {
+		return nil, err
+	}
+	h := p.table.take(id)
+	defer p.drop(h)
+	f, err := p.open(h)
+	if isMissing(err) {
+		return nil, ErrNotFound
+	}
+	if err != nil {
+		return nil, err
+	}
+	b := make([]byte, rec.DescriptorBytes)
+	if err := readAll(f, b, descriptorAt(rec)); err != nil && !errors.Is(err, errDamaged) {
+		return nil, err
+	}
+	if !isBlock(chunk, b) {
+		return nil, ErrNotFound
+	}
+	return b, nil
+}
+
+// anyCopy returns a copy of a chunk that is here in full, of any writer, or ErrNotFound.
+func (p *Provider) anyCopy(chunk cid.Cid) (id copyID, rec *pb.Copy, err error) {
+	if !chunk.Defined() || chunk.ByteLen() > 255 {
+		return id, nil, ErrNotFound
+	}
+	var ids []copyID
+	err = p.cfg.DB.View(func(txn *badger.Txn) error {
+		return each(txn, p.key(tagChunk, chunkPart(chunk)), false, func(_ *badger.Item, rest []byte) (bool, error) {
+			ids = append(ids, copyID(rest[max(0, len(rest)-len(id)):]))
+			return len(ids) < maxPlaces, nil
+		})
+	})
+	for _, id := range ids {
+		if err != nil {
+			break
+		}
+		if rec, err = p.lookAt(id); err == nil && serves(rec) {
+			return id, rec, nil
+		}
+	}
+	if err == nil {
+		err = ErrNotFound
+	}
+	return id, nil, err
 }

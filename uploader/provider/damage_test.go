@@ -147,3 +147,30 @@ func TestDamage(t *testing.T) {
 		})
 	}
 }
+
+// A power cut in the middle of a release leaves the chunk whole or gone: a file goes only after the
+// record that needs it has gone for good.
+func TestReleaseAndPowerCut(t *testing.T) {
+	for seed := range uint64(24) {
+		m := newMortal(t, seed, func(c *Config) { c.PricePerGiBDay = 0 })
+		l := m.newLink("ann", 1, makePiece(t, seed, 1000))
+		l.mustStore()
+		m.left = 1 + int(seed%7)
+		err := l.release()
+		if !m.dead {
+			must(t, err)
+		}
+		m.rise(true)
+		must(t, m.p.rehashAll(t.Context(), 0))
+		if st := m.p.Stats(); st.Damaged > 0 {
+			t.Fatalf("seed %d: the file went before the record", seed)
+		}
+		_, err = m.p.Get(t.Context(), l.piece.chunk[0].CID)
+		if gone := errors.Is(err, ErrNotFound); gone != (m.p.Stats().Pledges == 0) {
+			t.Fatalf("seed %d: get: %v", seed, err)
+		}
+		must(t, m.p.tend(t.Context()))
+		m.checkSums()
+		m.stop()
+	}
+}

@@ -25,7 +25,8 @@
 //   - No pledge is signed before all bytes were verified (map against root, segments against map, blocks
 //     against the descriptor's CIDs) and synced. After a stop that was not clean every file is hashed
 //     again before it counts.
-//   - A link has one pledge, over any crash, as long as its tombstone is kept.
+//   - A link has one pledge, over any crash, as long as its tombstone is kept: 30 days past its expiry,
+//     unless there are more tombstones than [Limits] allow.
 //   - A block is checked against its CID each time it is handed out.
 //   - Space is reserved when a request is agreed to, at what the chunk costs with its descriptor, map
 //     and index, and given back by failure, deadline, release and expiry. The sum never passes the quota.
@@ -43,8 +44,14 @@
 // # Crashes
 //
 // State is in the database, in records that change in one transaction; bytes are in one file a copy,
-// under names that are never used again. Answers wait until what they rely on is synced. [Open] removes
-// files without a record and drops records without a file.
+// under a name that is never used again. All that was answered outlives the process. A power cut may
+// take agreements and maps back: then the link is unknown, or wants its map, and begins again. Segments
+// that were answered as here, pledges, payments and releases are synced before the answer. While
+// segments come, file and bitmap are synced every 2 seconds.
+//
+// [Open] removes files that no record names. A copy without its file, or with less than its bitmap says,
+// is found when it is used next or when Run comes to it: what is signed is marked as damaged and told
+// so to whoever asks, what is not is asked for again.
 //
 // # Errors and callers
 //

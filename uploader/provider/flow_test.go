@@ -34,6 +34,11 @@ func TestStore(t *testing.T) {
 				t.Errorf("block %d has %d bytes, want %d", i, size, s.Bytes)
 			}
 		}
+		d, err := n.p.Get(t.Context(), l.piece.id)
+		must(t, err)
+		if size, err := n.p.SizeOf(t.Context(), l.piece.id); err != nil || size != len(d.RawData()) || !bytes.Equal(d.RawData(), l.piece.descriptor) {
+			t.Errorf("descriptor of %d bytes, %v", size, err)
+		}
 		n.checkSums()
 		n.restart()
 		n.checkSums()
