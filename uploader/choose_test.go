@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -76,6 +77,34 @@ func TestWeights(t *testing.T) {
 	}
 	if n := drawn[bad.id]; n < 50 || n > 300 {
 		t.Errorf("a provider with a bad past was chosen %d times of 1000", n)
+	}
+}
+
+// TestTerms: what does not fit is not asked, and the listing says why.
+func TestTerms(t *testing.T) {
+	for trouble, spoil := range map[string]func(q *seal.QuoteAnswer){
+		"":           func(*seal.QuoteAnswer) {},
+		"clock-skew": func(q *seal.QuoteAnswer) { q.Now = q.Now.Add(11 * time.Minute) },
+		"price":      func(q *seal.QuoteAnswer) { q.PricePerGiBDay = 1 << 41 },
+		"region":     func(q *seal.QuoteAnswer) { q.Region = "there" },
+	} {
+		w := newWorld(t, 1, 1)
+		w.terms.regions = []string{"here"}
+		w.reload()
+		w.answers = func(t task) *doneEvent {
+			if t.work != workQuote {
+				return nil
+			}
+			q := seal.QuoteAnswer{FreeBytes: 1 << 40, MaxExpiry: w.wall.AddDate(10, 0, 0), Region: "here", Now: *w.wall}
+			spoil(&q)
+			return &doneEvent{quote: q}
+		}
+		f := testFile("f", Policy{Redundancy: 1}, columns("g", 1))
+		w.step(fileEvent{f})
+		w.settle()
+		if p := w.m.known[0]; !strings.HasPrefix(p.trouble, trouble) || (trouble == "") != (w.status(f).State == Uploaded) {
+			t.Errorf("want trouble %q: it is %q, file is %s", trouble, p.trouble, w.status(f))
+		}
 	}
 }
 

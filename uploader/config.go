@@ -34,6 +34,7 @@ type Config struct {
 	AuditInterval     time.Duration // each link is audited once within it; default 24 hours
 	VanishAfter       time.Duration // links of a provider that is silent for so long have failed; default 6 hours
 	Networks          Networks
+	Regions           []string // labels of providers that are used; default: any
 	Limits            Limits
 
 	Now    func() time.Time // default time.Now
@@ -188,6 +189,6 @@ func (c *Config) defaults() error {
 func (c *Config) terms() terms {
 	return terms{
 		self: c.Self, maxPrice: c.MaxPricePerGiBDay, deposit: c.Deposit, audit: c.AuditInterval, vanish: c.VanishAfter,
-		networks: c.Networks, limits: c.Limits,
+		networks: c.Networks, regions: c.Regions, limits: c.Limits,
 	}
 }

@@ -61,6 +61,7 @@ type terms struct {
 	audit    time.Duration
 	vanish   time.Duration
 	networks Networks
+	regions  []string
 	limits   Limits
 }
 

@@ -146,6 +146,8 @@ func (m *machine) quotedNow(p *provider, q seal.QuoteAnswer) {
 		p.trouble = fmt.Sprintf("clock-skew: its clock differs by %v", skew.Round(time.Second))
 	} else if q.PricePerGiBDay > m.cfg.maxPrice {
 		p.trouble = fmt.Sprintf("price of %d for a GiB and day, at most %d is paid", q.PricePerGiBDay, m.cfg.maxPrice)
+	} else if len(m.cfg.regions) > 0 && !slices.Contains(m.cfg.regions, q.Region) {
+		p.trouble = fmt.Sprintf("region %q is not among those asked for", q.Region)
 	}
 	for _, l := range p.links {
 		if l.State == LinkSigned && l.renewedBy == nil && l.wantsRenewal {

@@ -157,6 +157,10 @@ func kindOf(r seal.Request) string {
 		return "sign"
 	case *seal.Audit:
 		return "audit"
+	case *seal.OpenChannel:
+		return "channel"
+	case *seal.Voucher:
+		return "voucher"
 	}
 	return fmt.Sprintf("%T", r)
 }

@@ -4,11 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/dgraph-io/badger/v4"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/holdfastfs/holdfast/exchange/payment"
 	"github.com/holdfastfs/holdfast/uploader/seal"
 )
 
@@ -62,18 +67,23 @@ func TestTroubleAtEachMessage(t *testing.T) {
 		"clock is back":  func(s *served) { s.skew = -time.Hour },
 		"is gone":        func(s *served) { s.gone = true },
 		"short expiries": func(s *served) { s.expiry = time.Hour },
-		"is dear":        func(s *served) { s.price = 1 },
+		"is dear":        func(s *served) { s.price = 1 << 50 },
 	}
-	for _, kind := range []string{"quote", "store", "map", "data", "sign"} {
+	for _, kind := range []string{"quote", "store", "channel", "map", "data", "sign", "voucher"} {
 		spoils["stalls at "+kind] = func(s *served) { s.stallAt = kind }
 	}
 	for name, spoil := range spoils {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNetwork(t, 5)
+				for _, s := range n.order {
+					s.price = 1 << 40
+				}
 				spoil(n.order[0])
 				spoil(n.order[3])
-				u, stop := start(t, n.config(), newMemory())
+				cfg, purse := n.config(), &purse{paid: make(map[string]payment.Amount)}
+				cfg.Payments, cfg.MaxPricePerGiBDay = purse, 1<<41
+				u, stop := start(t, cfg, newMemory())
 				defer stop()
 				f := n.file("f", 3, Policy{})
 				if err := u.AddFile(t.Context(), f); err != nil {
@@ -81,10 +91,39 @@ func TestTroubleAtEachMessage(t *testing.T) {
 				}
 				waitUploaded(t, u, f.ID)
 				n.checkStored(f, 1)
+				later(time.Minute)
+				purse.mu.Lock()
+				defer purse.mu.Unlock()
+				if got := len(purse.paid); got != 3 {
+					t.Errorf("%d links are paid of 3", got)
+				}
 			})
 		})
 	}
 }
+
+// purse pays without accounts. Nobody but the uploader's tasks uses it.
+type purse struct {
+	mu   sync.Mutex // guards paid
+	paid map[string]payment.Amount
+}
+
+func (p *purse) EnsureChannel(context.Context, peer.ID, payment.Amount, payment.Amount) (payment.ChannelID, error) {
+	return payment.ChannelID{1}, nil
+}
+
+func (p *purse) PayWith(_ context.Context, pay payment.Payment, fn func(*badger.Txn, payment.Voucher) error) (payment.Voucher, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	v := payment.Voucher{Channel: payment.ChannelID{1}, Amount: pay.Amount, Sequence: 1, Signature: []byte("signed")}
+	if err := fn(nil, v); err != nil {
+		return payment.Voucher{}, err
+	}
+	p.paid[string(pay.Ref)] = pay.Amount
+	return v, nil
+}
+
+func (p *purse) Forget([]byte) error { return nil }
 
 // waitUploaded waits through failures, for an hour.
 func waitUploaded(t *testing.T, u *Uploader, id FileID) {
@@ -268,6 +307,24 @@ func TestFace(t *testing.T) {
 			t.Fatal(err)
 		}
 		waitUploaded(t, u, f.ID)
+		stop()
+		if err := u.Remove(ctx, f.ID); !errors.Is(err, ErrClosed) {
+			t.Errorf("remove after the end: %v", err)
+		}
+	})
+}
+
+func TestListings(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t, 3)
+		u, stop := start(t, n.config(), newMemory())
+		defer stop()
+		ctx := t.Context()
+		f := n.file("f", 3, Policy{})
+		if err := u.AddFile(ctx, f); err != nil {
+			t.Fatal(err)
+		}
+		waitUploaded(t, u, f.ID)
 		bad := n.file("bad", 1, Policy{})
 		bad.Groups[0].Columns[0].Descriptor = []byte("something else")
 		if err := u.AddFile(ctx, bad); !errors.Is(err, ErrInvalid) {
@@ -280,6 +337,14 @@ func TestFace(t *testing.T) {
 		all, err := u.Uploads(ctx)
 		if err != nil || len(all) != 1 || all[0].State != Uploaded || all[0].Done != all[0].Bytes {
 			t.Errorf("uploads: %+v, %v", all, err)
+		}
+		links, err := u.Links(ctx, f.ID)
+		if err != nil || len(links) != 3 || links[0].State != LinkSigned || links[0].Expiry.Before(time.Now().Add(someLifetime)) {
+			t.Errorf("links: %+v, %v", links, err)
+		}
+		stats, err := u.Stats(ctx)
+		if err != nil || stats.Files[Uploaded] != 1 || stats.Links[LinkSigned] != 3 || stats.Fit != 3 || stats.SealedBytes != 0 {
+			t.Errorf("figures: %+v, %v", stats, err)
 		}
 		if err := u.Repair(ctx); err != nil {
 			t.Fatal(err)
@@ -299,9 +364,5 @@ func TestFace(t *testing.T) {
 				}
 			}
 		})
-		stop()
-		if err := u.Remove(ctx, f.ID); !errors.Is(err, ErrClosed) {
-			t.Errorf("remove after the end: %v", err)
-		}
 	})
 }
