@@ -242,7 +242,11 @@ func (p *Provider) change(h *held, fn func(r *pb.Copy), more func(txn *badger.Tx
 	fn(rec)
 	before, after := shareOf(old), shareOf(rec)
 	writer := writerOf(rec)
-	err := p.commit(func(txn *badger.Txn) error {
+	commit := p.commit
+	if len(ended) > 0 {
+		commit = p.commitEnd
+	}
+	err := commit(func(txn *badger.Txn) error {
 		if err := p.putCopy(txn, h.id, old, rec); err != nil {
 			return err
 		}

@@ -174,3 +174,44 @@ func TestReleaseAndPowerCut(t *testing.T) {
 		m.stop()
 	}
 }
+
+// With the database's disk almost full nothing is taken any more, and what is to end still ends.
+func TestFullDatabaseDisk(t *testing.T) {
+	n := newNode(t, nil)
+	l, other := n.newLink("ann", 1, makePiece(t, 1, 1000)), n.newLink("ann", 2, makePiece(t, 2, 1000))
+	l.mustStore()
+	n.p.dbFree = func() (uint64, error) { return 1 << 19, nil }
+	wantRefusal(t, l.release(), seal.RefusedFull)
+	n.p.dbFree = func() (uint64, error) { return 2 << 20, nil }
+	_, err := other.agree()
+	wantRefusal(t, err, seal.RefusedFull)
+	n.checkSums()
+	must(t, l.release())
+	if used := n.p.Stats().UsedBytes; used != 0 {
+		t.Errorf("%d bytes are used", used)
+	}
+	n.p.dbFree = func() (uint64, error) { return 1 << 30, nil }
+	other.mustStore()
+}
+
+// Segments that were answered as here are here after a power cut.
+func TestDataIsDurable(t *testing.T) {
+	for seed := range uint64(10) {
+		m := newMortal(t, seed, func(c *Config) { c.PricePerGiBDay = 0 })
+		l := m.newLink("ann", 1, makePiece(t, seed, 5*seal.SegmentBytes))
+		_, err := l.agree()
+		must(t, err)
+		_, err = l.sendMap()
+		must(t, err)
+		sent := seal.AllSegments(1 + int(seed%5))
+		_, err = l.send(sent)
+		must(t, err)
+		m.rise(true)
+		a, err := l.agree()
+		must(t, err)
+		if a.Have != sent || a.Stored != (sent.Count() == 5) {
+			t.Fatalf("seed %d: %d of %d segments are left", seed, a.Have.Count(), sent.Count())
+		}
+		m.stop()
+	}
+}

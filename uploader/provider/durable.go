@@ -121,18 +121,21 @@ func syncPath(path string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// minDBFree is kept free on the database's disk: it maps its logs into memory, where a full disk ends
-// the process instead of failing a write.
-const minDBFree = 8 << 20
+// The database maps its logs into memory, where a full disk ends the process instead of failing a
+// write. So some of its disk is kept free; what gives space back may use more of it.
+const (
+	minDBFree      = 8 << 20
+	minDBFreeToEnd = 1 << 20
+)
 
-// hasRoom returns an error that wraps ErrFull when the database's disk is almost full.
-func hasRoom(db *badger.DB) error {
-	if db.Opts().InMemory {
+// hasRoom returns an error that wraps ErrFull when the database's disk has less than least bytes free.
+func (p *Provider) hasRoom(least uint64) error {
+	if p.cfg.DB.Opts().InMemory {
 		return nil
 	}
-	free, err := freeBytes(db.Opts().Dir)
-	if err == nil && free < minDBFree {
-		err = fmt.Errorf("%d bytes are free on the database's disk, %d are needed: %w", free, minDBFree, ErrFull)
+	free, err := p.dbFree()
+	if err == nil && free < least {
+		err = fmt.Errorf("%d bytes are free on the database's disk, %d are needed: %w", free, least, ErrFull)
 	}
 	return err
 }

@@ -137,7 +137,7 @@ func (p *Provider) erase(h *held) error {
 	if err != nil {
 		return err
 	}
-	err = p.commit(func(txn *badger.Txn) error {
+	err = p.commitEnd(func(txn *badger.Txn) error {
 		return errors.Join(txn.Delete(p.copyKey(h.id)), txn.Delete(p.dueKey(dueOf(rec), h.id)),
 			txn.Delete(p.chunkKey(chunk, writerOf(rec), h.id)))
 	})
@@ -171,7 +171,7 @@ func (p *Provider) removeBlocks(id copyID, chunk erasure.Chunk) error {
 	for len(chunk) > 0 {
 		part := chunk[:min(len(chunk), batchBlocks)]
 		chunk = chunk[len(part):]
-		err := p.commit(func(txn *badger.Txn) error {
+		err := p.commitEnd(func(txn *badger.Txn) error {
 			for _, s := range part {
 				if err := txn.Delete(p.blockKey(s.CID.Hash(), id)); err != nil {
 					return err

@@ -118,8 +118,15 @@ func each(txn *badger.Txn, below []byte, values bool, fn func(item *badger.Item,
 
 // commit writes what fn sets, and returns an error that wraps ErrFull where there is no room. Nothing
 // else writes below the prefix, and the locks keep writers of one key apart, so conflicts do not last.
-func (p *Provider) commit(fn func(txn *badger.Txn) error) error {
-	if err := hasRoom(p.cfg.DB); err != nil {
+func (p *Provider) commit(fn func(txn *badger.Txn) error) error { return p.commitIf(minDBFree, fn) }
+
+// commitEnd is commit for what ends links and gives space back.
+func (p *Provider) commitEnd(fn func(txn *badger.Txn) error) error {
+	return p.commitIf(minDBFreeToEnd, fn)
+}
+
+func (p *Provider) commitIf(least uint64, fn func(txn *badger.Txn) error) error {
+	if err := p.hasRoom(least); err != nil {
 		return err
 	}
 	if err := p.step("commit"); err != nil {

@@ -49,6 +49,8 @@ type Provider struct {
 	dirDone   uint64        // the count up to which names are durable
 	dirFailed error         // after a failed sync the disk's state is unknown: no name is relied on any more
 
+	dbFree func() (uint64, error) // bytes on the database's disk
+
 	life   sync.RWMutex // held for reading by every call
 	closed bool
 
@@ -82,6 +84,7 @@ func open(cfg Config) (*Provider, error) {
 		table: newTable(cfg.Limits.OpenFiles), books: newBooks(cfg.Limits, cfg.QuotaBytes),
 		memory: semaphore.NewWeighted(cfg.Limits.MemoryBytes), verifiers: semaphore.NewWeighted(int64(cfg.Limits.Verifiers)),
 	}
+	p.dbFree = func() (uint64, error) { return freeBytes(cfg.DB.Opts().Dir) }
 	p.gate.init(cfg.Limits)
 	p.dirGen.Store(1)
 	if p.folder == nil {

@@ -141,7 +141,7 @@ func (p *Provider) forgetTombstones() error {
 		if err != nil || len(keys) == 0 {
 			return err
 		}
-		err = p.commit(func(txn *badger.Txn) error {
+		err = p.commitEnd(func(txn *badger.Txn) error {
 			for _, k := range keys {
 				if err := p.forgetTombstone(txn, k); err != nil {
 					return err
@@ -221,7 +221,7 @@ func (p *Provider) sweepWriters() error {
 
 func (p *Provider) sweepWriter(id peer.ID) error {
 	defer p.locks.lock(id)()
-	return p.commit(func(txn *badger.Txn) error {
+	return p.commitEnd(func(txn *badger.Txn) error {
 		if p.hasLinks(txn, id) {
 			return nil
 		}
