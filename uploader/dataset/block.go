@@ -78,6 +78,10 @@ func (x *tx) enliven(h digest, b *blockRecord) error {
 		if g == nil {
 			return corrupt("block in group %d, which is not there", b.group)
 		}
+		if g.state == groupReleasing { // too late to have it back
+			b.group = 0
+			return x.enqueue(h, b)
+		}
 		g.liveBlocks++
 		g.liveBytes += b.bytes
 		if !g.moving {

@@ -1,6 +1,7 @@
 package dataset
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -12,6 +13,7 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/holdfastfs/holdfast/erasure"
+	"github.com/holdfastfs/holdfast/uploader/dag"
 )
 
 // check compares a synced state with the tree, the manifest with the root, and all records with each other.
@@ -292,11 +294,26 @@ func (b *box) compare(n *node, id uint64, p string) {
 			switch {
 			case r.kind != e.kind:
 				b.t.Logf("%s/%s is of kind %d, recorded %d", p, name, e.kind, r.kind)
+			case e.kind == Symlink:
+				if link, err := b.d.symlink(context.Background(), e.entry(name)); err != nil || link != r.link {
+					b.t.Logf("%s/%s is %s, recorded %s", p, name, link.CID, r.link.CID)
+				}
 			case e.kind == Directory:
+				rec, _, err := x.dir(r.dir)
+				must(b.t, err)
+				if rec.mode != e.mode || rec.modTime != e.mtime || rec.ident != e.id || rec.link.CID != r.link.CID {
+					b.t.Logf("%s/%s is %+v, recorded %+v", p, name, e.entry(name), rec)
+				}
 				b.compare(e, r.dir, p+"/"+name)
 			case e.kind == Regular && r.file != e.id:
 				b.t.Logf("%s/%s is another file", p, name)
 			case e.kind == Regular:
+				built, err := dag.New(dag.Config{Sink: &nullSink{}, Preserve: true})
+				must(b.t, err)
+				link, err := built.File(context.Background(), bytes.NewReader(e.data), int64(len(e.data)), meta(e.mode, e.mtime))
+				if err != nil || link.CID != r.link.CID || link.Bytes != r.link.Bytes {
+					b.t.Logf("%s/%s is %+v, shown as %+v", p, name, link, r.link)
+				}
 				f, known, err := x.file(e.id)
 				must(b.t, err)
 				if st := e.stat(); !known || f.mode != st.Mode || f.modTime != st.ModTime || f.version != st.Version || f.link.CID != r.link.CID {
@@ -305,7 +322,7 @@ func (b *box) compare(n *node, id uint64, p string) {
 			}
 		}
 		return x.scan(b.d.key(keyEntry, id), func(rest, _ []byte) error {
-			if name := string(rest[8:]); n.entries[name] == nil {
+			if name := string(rest[8:]); n.entries[name] == nil || b.cfg.Temporary(name) {
 				b.t.Logf("%s/%s is recorded only", p, name)
 			}
 			return nil

@@ -66,9 +66,11 @@ const (
 	smallMost    = 8 // as many of a class are put together
 )
 
-// smallClass is the size class of a small group, false for others.
-func smallClass(bytes uint64) (uint64, bool) {
-	c := uint64(max(bits.Len64(bytes)-1, 0) / 3)
+// smallClass is the size class of a small group, false for others. A group of very small blocks is full when its entry
+// in the manifest is: a piece of its stripes, of which there are 60 or so then, weighs as much as 128 KiB of data.
+func (h groupHead) smallClass() (uint64, bool) {
+	weight := max(h.bytes, 8*stripePieceBytes*max(h.stripesKeys, 1)-8*stripePieceBytes)
+	c := uint64(max(bits.Len64(weight)-1, 0) / 3)
 	return c, c < smallClasses
 }
 
@@ -105,7 +107,7 @@ func (x *tx) writeHeads() error {
 }
 
 func (x *tx) indexHead(id uint64, h, was groupHead) error {
-	class, isSmall := smallClass(h.bytes)
+	class, isSmall := h.smallClass()
 	type index struct {
 		key      []byte
 		now, was bool

@@ -136,7 +136,7 @@ func (d *Dataset) workOff(ctx context.Context) error {
 		}
 		done := 0
 		for i, c := range batch {
-			if c.Kind == Renamed || c.Kind == Swapped {
+			if c.Kind != Closed { // what says that content is the same must know which closed files are still to be read
 				if err := d.leave(batch[done:i]); err != nil {
 					return err
 				}

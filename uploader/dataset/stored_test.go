@@ -134,6 +134,34 @@ func TestASmallChangePlacesOnlyWhatIsNew(t *testing.T) {
 	}
 }
 
+// TestVerySmallFiles fill groups with blocks, not with bytes: those are not put together again and again.
+func TestVerySmallFiles(t *testing.T) {
+	var pieces []uint64
+	for n := range uint64(70) {
+		if _, small := (groupHead{bytes: 1 << 20, stripesKeys: n}).smallClass(); small {
+			pieces = append(pieces, n)
+		}
+	}
+	if len(pieces) == 0 || pieces[len(pieces)-1] > 20 {
+		t.Errorf("groups of so many pieces are small: %v", pieces)
+	}
+	db := openDB(t, "")
+	defer db.Close()
+	b := newBox(t, db)
+	for i := range 3000 {
+		b.tree.write(fmt.Sprint(i), fmt.Append(nil, i))
+	}
+	b.sync()
+	told := b.sink.told
+	for range 3 {
+		b.sync()
+	}
+	b.check(b.sync())
+	if b.sink.told != told {
+		t.Errorf("%d groups were made of what is the same", b.sink.told-told)
+	}
+}
+
 func TestDeletedBeforeItIsPlaced(t *testing.T) {
 	db := openDB(t, "")
 	defer db.Close()
