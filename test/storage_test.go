@@ -120,3 +120,54 @@ func TestTooFewProviders(t *testing.T) {
 	}
 	s.Eventually("the upload, as providers have come", func() bool { return uploadsOf(t, writer)[0].State == "uploaded" })
 }
+
+// synced is what `holdfast sync --json` prints.
+type synced struct{ Root, Manifest, Expires string }
+
+func syncOf(t *testing.T, n *swarm.Node, dir string) (s synced) {
+	t.Helper()
+	must(t, json.Unmarshal([]byte(n.Must("sync", "--json", dir)), &s))
+	if s.Root == "" || s.Manifest == "" || s.Expires == "" {
+		t.Errorf("sync printed %+v", s)
+	}
+	return s
+}
+
+// TestUploadDirectory copies a tree into an upload directory, changes it, restarts the writer, and reads the synced state on
+// a fresh node when the writer and two of its providers are gone.
+func TestUploadDirectory(t *testing.T) {
+	t.Parallel()
+	s := swarm.New(t)
+	all := providers(s, 8)
+	writer := s.Start("writer")
+	writer.Connect(all[0])
+	tree := s.ManyFiles(200, "tree")
+	s.RandomFile(9<<20, 5, "tree", "big")
+	up := writer.Mount("up", "", "--upload", "--name", "work")
+	s.MustSh(`cp -a "$1" "$2/tree"; rsync -a "$1/" "$2/again/"; diff -r "$1" "$2/tree"; diff -r "$1" "$2/again"`, tree, up)
+	first := syncOf(t, writer, up)
+	s.MustSh(`test "$(getfattr --only-values -n user.holdfast.cid "$1")" = "$2"; test "$(getfattr --only-values -n user.holdfast.manifest "$1")" = "$3"
+		test "$(getfattr --only-values -n user.holdfast.state "$1/tree/big")" = uploaded`, up, first.Root, first.Manifest)
+
+	s.MustSh(`cd "$1"; mv tree moved; rm -rf again; echo new > moved/new; printf changed >> moved/big; ln -s moved/big link; chmod 600 moved/new`, up)
+	writer.Stop()
+	writer.Start()
+	s.Eventually("the upload directory to be mounted again", func() bool { return len(s.Mounted(up)) == 1 })
+	second := syncOf(t, writer, up)
+	if second.Root == first.Root {
+		t.Error("the root is that of before the changes")
+	}
+	kept := s.Path("kept")
+	s.MustSh(`cp -a "$1" "$2"`, up, kept)
+	writer.Must("umount", up)
+	writer.Kill()
+	must(t, os.RemoveAll(writer.Repo))
+	all[1].Kill()
+	all[6].Kill()
+
+	fresh := s.Start("fresh")
+	fresh.Connect(all[0])
+	m := fresh.Mount("m", second.Manifest)
+	s.MustSh(`diff -r --no-dereference "$1" "$2"; test "$(stat -c %a "$1/moved/new")" = 600; test "$(stat -c %Y "$1/moved/big")" = "$(stat -c %Y "$2/moved/big")"`, m, kept)
+	fresh.Must("umount", m)
+}

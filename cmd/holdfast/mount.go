@@ -22,6 +22,9 @@ const unmountPatience = 20 * time.Second
 type mountFlags struct {
 	detach, background bool
 	passthrough        bool
+	upload             bool
+	up                 api.UploadRequest
+	expiry, staging    string
 	req                api.MountRequest
 }
 
@@ -39,6 +42,9 @@ restores such mounts when it starts. Reads of blocks that nobody has fail after 
 		Args:    args(1, 2, "a CID and a directory are"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f.req.NoPassthrough = !f.passthrough
+			if err := f.uploads(args); err != nil {
+				return err
+			}
 			err := a.mount(cmd.Context(), cmd, args, f)
 			if errors.Is(err, errTerminated) {
 				return nil // asked to end, and did
@@ -51,6 +57,13 @@ restores such mounts when it starts. Reads of blocks that nobody has fail after 
 	flags.BoolVar(&f.req.Lazy, "lazy", false, "mount even if nobody has the root now")
 	flags.BoolVar(&f.req.AllowOther, "allow-other", false, "let other users in")
 	flags.BoolVar(&f.passthrough, "passthrough", true, "let the kernel read complete files by itself")
+	flags.BoolVar(&f.upload, "upload", false, "mount a writable directory, whose files storage providers keep")
+	flags.StringVar(&f.up.Name, "name", "", "of the upload directory's staging tree; default: the last name of DIR")
+	flags.Var(&f.up.Protect, "protect", "any m of each k+m providers may be lost (default 4,2)")
+	flags.IntVar(&f.up.Redundancy, "redundancy", 0, "providers for each chunk (default 1)")
+	flags.StringVar(&f.expiry, "expiry", "30d", "how long providers keep what is uploaded")
+	flags.BoolVar(&f.up.AutoRenew, "auto-renew", false, "renew what is about to expire")
+	flags.StringVar(&f.staging, "staging-quota", "", "most bytes that may be staged (default: what the disk has)")
 	flags.BoolVar(&f.background, "background", false, "")
 	flags.MarkHidden("background")
 	settingFlags(cmd, "timeout", "readahead", "cache-size", "max-price", "budget")
@@ -99,11 +112,21 @@ func (a *app) mountHere(ctx context.Context, s *session, f mountFlags) error {
 }
 
 func (a *app) sayMounted(m api.Mount) {
-	what := m.CID
-	if what == "" {
-		what = "any CID"
+	a.say("mounted %s on %s\n", shown(m), ui.Printable(m.Dir))
+	if m.Upload != "" {
+		a.say("What is uploaded can be read by the providers that keep it, and by anyone who has its CID.\n")
 	}
-	a.say("mounted %s on %s\n", what, ui.Printable(m.Dir))
+}
+
+// shown says what a mount shows.
+func shown(m api.Mount) string {
+	switch {
+	case m.Upload != "":
+		return "upload directory " + ui.Printable(m.Upload)
+	case m.CID == "":
+		return "any CID"
+	}
+	return m.CID
 }
 
 // detachFromDaemon leaves the mount to the process that owns the repo already, if there is one.
@@ -204,10 +227,7 @@ func (a *app) mountsCmd() *cobra.Command {
 func mountTable(mounts []api.Mount) *ui.Table {
 	t := &ui.Table{Heads: []string{"DIR", "STATE", ">READS", ">BYTES", ">ERRORS", "CID"}}
 	for _, m := range mounts {
-		what := m.CID
-		if what == "" {
-			what = "any CID"
-		}
+		what := shown(m)
 		t.Add(ui.Printable(m.Dir), m.State, fmt.Sprint(m.Reads), ui.Bytes(m.BytesRead), fmt.Sprint(m.Errors), what)
 	}
 	return t

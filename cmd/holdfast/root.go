@@ -72,7 +72,7 @@ Commands talk to the daemon of the repo. Where none runs, a command does its wor
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return hint.Add(&usageError{err}, "%s --help explains it", cmd.CommandPath())
 	})
-	root.AddCommand(a.initCmd(), a.daemonCmd(), a.idCmd(), a.connectCmd(), a.peersCmd(), a.channelsCmd(), a.uploadsCmd(), a.linksCmd(), a.providersCmd(), a.verifyCmd(), a.repairCmd(),
+	root.AddCommand(a.initCmd(), a.daemonCmd(), a.idCmd(), a.connectCmd(), a.peersCmd(), a.channelsCmd(), a.uploadsCmd(), a.syncCmd(), a.linksCmd(), a.providersCmd(), a.verifyCmd(), a.repairCmd(),
 		a.addCmd(), a.getCmd(), a.catCmd(), a.lsCmd(), a.statCmd(),
 		a.mountCmd(), a.umountCmd(), a.mountsCmd(),
 		a.pinCmd(), a.unpinCmd(), a.pinsCmd(), a.gcCmd(), a.statusCmd(), a.demoCmd(), a.versionCmd())

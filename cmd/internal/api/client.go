@@ -218,6 +218,11 @@ func (c *Client) CloseChannels(ctx context.Context, peer string) ([]Channel, err
 	return call[[]Channel](ctx, c, "DELETE", "/v1/channels/"+url.PathEscape(peer), nil, nil)
 }
 
+// Sync waits until all that is in the upload directory at dir, an absolute path, is with providers.
+func (c *Client) Sync(ctx context.Context, dir string) (Synced, error) {
+	return call[Synced](ctx, c, "POST", "/v1/sync", url.Values{"dir": {dir}}, nil)
+}
+
 // Uploads lists what providers are to keep.
 func (c *Client) Uploads(ctx context.Context) ([]Upload, error) {
 	return call[[]Upload](ctx, c, "GET", "/v1/uploads", nil, nil)

@@ -93,6 +93,11 @@ func (s *Server) closeChannels(w http.ResponseWriter, r *http.Request) error {
 	return answer(w, v, err)
 }
 
+func (s *Server) sync(w http.ResponseWriter, r *http.Request) error {
+	v, err := s.node.Sync(r.Context(), r.URL.Query().Get("dir"))
+	return answer(w, v, err)
+}
+
 func (s *Server) uploads(w http.ResponseWriter, r *http.Request) error {
 	v, err := s.node.Uploads(r.Context())
 	return answer(w, v, err)

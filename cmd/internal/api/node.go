@@ -22,6 +22,8 @@ type Node interface {
 
 // Writer has content kept by storage providers.
 type Writer interface {
+	// Sync waits until all that is in the upload directory at dir is with providers.
+	Sync(ctx context.Context, dir string) (Synced, error)
 	Uploads(ctx context.Context) ([]Upload, error)
 	Links(ctx context.Context) ([]Link, error)
 	Providers(ctx context.Context) ([]Provider, error)

@@ -39,3 +39,20 @@ type Provider struct {
 	Links     int    `json:"links"`             // signed
 	Bytes     int64  `json:"bytes"`             // of those
 }
+
+// UploadRequest is how an upload directory is to be kept. Zero fields mean the node's defaults.
+type UploadRequest struct {
+	Name         string        `json:"name"` // of its staging tree
+	Protect      Protection    `json:"protect"`
+	Redundancy   int           `json:"redundancy,omitempty"` // providers a chunk
+	Lifetime     time.Duration `json:"lifetime,omitempty"`   // at providers
+	AutoRenew    bool          `json:"auto_renew,omitempty"`
+	StagingQuota int64         `json:"staging_quota,omitempty"` // in bytes
+}
+
+// Synced is the state of an upload directory that providers have signed for.
+type Synced struct {
+	Root     string     `json:"root"`
+	Manifest string     `json:"manifest"`
+	Expires  *time.Time `json:"expires,omitempty"` // the first link of it that does
+}

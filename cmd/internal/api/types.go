@@ -89,6 +89,8 @@ type MountRequest struct {
 
 	Spending // for what the mount reads
 
+	Upload *UploadRequest `json:"upload,omitempty"` // an upload directory; then CID is empty
+
 	NoPassthrough bool `json:"no_passthrough,omitempty"` // the node answers all reads, also of complete files
 }
 
@@ -113,7 +115,8 @@ const StateMounted = "mounted"
 type Mount struct {
 	Dir        string    `json:"dir"`
 	CID        string    `json:"cid,omitempty"`
-	State      string    `json:"state"` // StateMounted, or why not
+	Upload     string    `json:"upload,omitempty"` // name of an upload directory
+	State      string    `json:"state"`            // StateMounted, or why not
 	Since      time.Time `json:"since"`
 	Remembered bool      `json:"remembered"`
 	Reads      uint64    `json:"reads"`

@@ -69,6 +69,7 @@ func (m *mounts) Run(ctx context.Context) error {
 	<-ctx.Done()
 	restoring.Wait()
 	m.closeAll()
+	m.n.uploadDirs.stopAll()
 	return nil
 }
 
@@ -150,12 +151,17 @@ func (n *Node) Mount(ctx context.Context, req api.MountRequest) (api.Mount, erro
 	if err != nil {
 		return api.Mount{}, err
 	}
-	f, err := fs.Mount(ctx, req.Dir, cfg)
+	var f *fs.Mounted
+	if req.Upload != nil {
+		f, err = n.mountUpload(ctx, req)
+	} else {
+		f, err = fs.Mount(ctx, req.Dir, cfg)
+	}
 	if err == nil && ctx.Err() != nil { // who asked is gone
 		err = errors.Join(context.Cause(ctx), takeOut(context.WithoutCancel(ctx), f))
 	}
 	if err == nil && req.Remember && n.cfg.Daemon {
-		err = n.cfg.Repo.SaveMount(repo.SavedMount{Dir: req.Dir, CID: req.CID, AllowOther: req.AllowOther,
+		err = n.cfg.Repo.SaveMount(repo.SavedMount{Dir: req.Dir, CID: req.CID, Upload: savedUpload(req.Upload), AllowOther: req.AllowOther,
 			MaxPrice: req.MaxPrice, Budget: req.Budget, NoPassthrough: req.NoPassthrough, Timeout: req.Timeout, Readahead: req.Readahead})
 		if err != nil {
 			err = errors.Join(err, takeOut(context.WithoutCancel(ctx), f))
@@ -331,6 +337,9 @@ func (n *Node) Mounts(context.Context) ([]api.Mount, error) {
 // describe is called under the lock of mounts.
 func (mnt *mount) describe() api.Mount {
 	out := api.Mount{Dir: mnt.req.Dir, CID: mnt.req.CID, State: mnt.state, Since: mnt.since, Remembered: mnt.req.Remember}
+	if mnt.req.Upload != nil {
+		out.Upload = mnt.req.Upload.Name
+	}
 	if mnt.fs != nil {
 		s := mnt.fs.Stats()
 		out.Reads, out.BytesRead, out.Errors, out.Passthrough = s.Reads, s.ReadBytes, s.Failed, s.Passthrough

@@ -43,26 +43,27 @@ type Node struct {
 	log   *slog.Logger
 	start time.Time
 
-	host      host.Host
-	network   *exchange.HostNetwork
-	routing   *exchange.Routing
-	announce  *exchange.AnnounceQueue
-	sweeper   *exchange.Sweeper
-	exchange  *exchange.Exchange
-	wallet    *wallet
-	provider  *storage // nil where this node keeps nothing for others
-	uploader  *uploader.Uploader
-	register  *recovery.Register
-	recovery  *recovery.Recovery
-	store     *blockcache.Store
-	cache     *blockcache.Cache
-	blocks    *blocksOf
-	reader    *unixfs.Reader
-	keeper    *keeper
-	mounts    *mounts
-	server    *api.Server
-	memory    int64 // limit in bytes, 0: not ours
-	temporary atomic.Uint64
+	host       host.Host
+	network    *exchange.HostNetwork
+	routing    *exchange.Routing
+	announce   *exchange.AnnounceQueue
+	sweeper    *exchange.Sweeper
+	exchange   *exchange.Exchange
+	wallet     *wallet
+	provider   *storage // nil where this node keeps nothing for others
+	uploader   *uploader.Uploader
+	uploadDirs uploads
+	register   *recovery.Register
+	recovery   *recovery.Recovery
+	store      *blockcache.Store
+	cache      *blockcache.Cache
+	blocks     *blocksOf
+	reader     *unixfs.Reader
+	keeper     *keeper
+	mounts     *mounts
+	server     *api.Server
+	memory     int64 // limit in bytes, 0: not ours
+	temporary  atomic.Uint64
 
 	ready  chan struct{} // closed when commands are answered
 	failed chan struct{} // closed when a part of the node has failed

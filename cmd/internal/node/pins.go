@@ -232,7 +232,7 @@ func (n *Node) Pins(ctx context.Context) ([]api.Pin, error) {
 	}
 	out := []api.Pin{}
 	for _, p := range pins {
-		if !isImport(p.Root) {
+		if !isImport(p.Root) && !isUploadMark(p.Root) {
 			out = append(out, api.Pin{CID: p.Root.String(), Blocks: uint64(p.Blocks), Complete: p.Complete})
 		}
 	}

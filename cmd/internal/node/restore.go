@@ -18,7 +18,7 @@ const (
 // mount point may be on a disk that is not there yet.
 func (m *mounts) restore(ctx context.Context, s repo.SavedMount) {
 	req := api.MountRequest{Dir: s.Dir, CID: s.CID, AllowOther: s.AllowOther, Lazy: true, Remember: true,
-		Spending: api.Spending{MaxPrice: s.MaxPrice, Budget: s.Budget}, NoPassthrough: s.NoPassthrough, Timeout: s.Timeout, Readahead: s.Readahead}
+		Upload: restoredUpload(s.Upload), Spending: api.Spending{MaxPrice: s.MaxPrice, Budget: s.Budget}, NoPassthrough: s.NoPassthrough, Timeout: s.Timeout, Readahead: s.Readahead}
 	var failed *mount
 	for wait := restoreMin; ; wait = min(2*wait, restoreMax) {
 		_, err := m.n.Mount(ctx, req)

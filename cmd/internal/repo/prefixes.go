@@ -12,6 +12,8 @@ var (
 	PrefixProvider       = []byte("o/") // uploader/provider: sealed chunks kept for others
 	PrefixUploads        = []byte("u/") // uploader: files, chunks, links
 	PrefixStoragePayment = []byte("w/") // exchange/payment: the same for storage
+	PrefixDatasets       = []byte("e/") // uploader/dataset: upload directories, by name
+	PrefixUploadParts    = []byte("f/") // node: parts of the manifests of upload directories
 	PrefixPeers          = []byte("p/") // repo: peers to stay connected to
 	PrefixMounts         = []byte("m/") // repo: mounts that a daemon restores
 )

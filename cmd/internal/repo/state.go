@@ -22,6 +22,8 @@ type SavedMount struct {
 
 	NoPassthrough bool `json:"no_passthrough,omitempty"`
 
+	Upload *SavedUpload `json:"upload,omitempty"`
+
 	MaxPrice *uint64 `json:"max_price,omitempty"` // nil: the node's
 	Budget   *uint64 `json:"budget,omitempty"`
 
@@ -90,4 +92,15 @@ func load[T any](db *badger.DB, prefix []byte) (all []T, err error) {
 		return nil
 	})
 	return all, err
+}
+
+// SavedUpload is what makes a mount an upload directory.
+type SavedUpload struct {
+	Name         string        `json:"name"`
+	K            int           `json:"k"`
+	M            int           `json:"m"`
+	Redundancy   int           `json:"redundancy,omitempty"`
+	Lifetime     time.Duration `json:"lifetime,omitempty"`
+	AutoRenew    bool          `json:"auto_renew,omitempty"`
+	StagingQuota int64         `json:"staging_quota,omitempty"` // in bytes
 }

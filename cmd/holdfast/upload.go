@@ -1,0 +1,73 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/holdfastfs/holdfast/cmd/internal/repo"
+	"github.com/holdfastfs/holdfast/cmd/internal/ui"
+)
+
+// uploads makes the request one for an upload directory, if that is asked for.
+func (f *mountFlags) uploads(args []string) error {
+	if !f.upload {
+		return nil
+	}
+	if len(args) != 1 {
+		return &usageError{errors.New("mount --upload: a directory alone is wanted")}
+	}
+	up := f.up
+	if up.Name == "" {
+		up.Name = nameOf(args[0])
+	}
+	var cfg repo.Config
+	if err := cfg.Set("max-expiry", f.expiry); err != nil {
+		return &usageError{fmt.Errorf("--expiry: %w", err)}
+	}
+	up.Lifetime = cfg.MaxExpiry
+	if f.staging != "" {
+		if err := cfg.Set("quota", f.staging); err != nil {
+			return &usageError{fmt.Errorf("--staging-quota: %w", err)}
+		}
+		up.StagingQuota = int64(cfg.QuotaBytes)
+	}
+	f.req.Upload = &up
+	return nil
+}
+
+func (a *app) syncCmd() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "sync DIR",
+		Short: "wait until an upload directory is with providers",
+		Long: `Waits until all that is in an upload directory is with storage providers who have signed for it, and prints the CID of the
+directory, that of its manifest, and when the first of the pledges ends.`,
+		Example: "  cp -r project /mnt/up && holdfast sync /mnt/up",
+		Args:    args(1, 1, "one directory is"),
+		RunE: a.withNode(func(ctx context.Context, s *session, _ *cobra.Command, args []string) error {
+			dir, err := filepath.Abs(args[0])
+			if err != nil {
+				return fmt.Errorf("sync: %w", err)
+			}
+			synced, err := s.Sync(ctx, dir)
+			if err != nil {
+				return fmt.Errorf("sync %s: %w", args[0], err)
+			}
+			if asJSON {
+				return ui.JSON(a.out, synced)
+			}
+			fmt.Fprintf(a.out, "root      %s\nmanifest  %s\n", synced.Root, synced.Manifest)
+			if synced.Expires != nil {
+				fmt.Fprintf(a.out, "expires   %s\n", synced.Expires.Local().Format(time.DateTime))
+			}
+			return nil
+		}),
+	}
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}

@@ -1,0 +1,306 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/holdfastfs/holdfast/cmd/internal/api"
+	"github.com/holdfastfs/holdfast/cmd/internal/repo"
+	"github.com/holdfastfs/holdfast/fs"
+	"github.com/holdfastfs/holdfast/uploader"
+	"github.com/holdfastfs/holdfast/uploader/dataset"
+)
+
+// What an upload directory does where nobody says otherwise.
+var defaultUpload = api.UploadRequest{Protect: api.Protection{K: 4, M: 2}, Lifetime: 30 * 24 * time.Hour}
+
+// workRetry is the pause after work on a dataset has failed.
+const workRetry = time.Second
+
+// uploadDir is an upload directory that is mounted: its staging tree, and the dataset that is made of it and uploaded.
+type uploadDir struct {
+	n       *Node
+	req     api.UploadRequest
+	dir     string
+	root    *os.Root // staging
+	set     *dataset.Dataset
+	sink    *uploadSink
+	wake    chan struct{} // has room for one: something has changed
+	stop    context.CancelFunc
+	stopped chan struct{}
+
+	mu    sync.Mutex // guards what follows
+	mount *fs.Upload // nil until it answers
+	paths map[fs.FileID]string
+}
+
+// uploads are the upload directories that are mounted.
+type uploads struct {
+	mu sync.Mutex // guards byName
+	// byName has them by name: one staging directory has one mount.
+	byName map[string]*uploadDir
+}
+
+// openUpload opens the staging tree and the dataset of an upload directory.
+func (n *Node) openUpload(ctx context.Context, dir string, req api.UploadRequest) (_ *uploadDir, err error) {
+	if req.Protect == (api.Protection{}) {
+		req.Protect = defaultUpload.Protect
+	}
+	if req.Lifetime == 0 {
+		req.Lifetime = defaultUpload.Lifetime
+	}
+	if req.Name == "" || req.Name != filepath.Base(req.Name) || req.Name == "." || req.Name == ".." || len(req.Name) > 128 {
+		return nil, &api.Error{Code: api.CodeUsage, Message: fmt.Sprintf("%q is no name for an upload directory", req.Name)}
+	}
+	u := &uploadDir{n: n, req: req, dir: dir, wake: make(chan struct{}, 1), stopped: make(chan struct{}), paths: make(map[fs.FileID]string)}
+	if err := n.uploadDirs.add(req.Name, u); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			n.uploadDirs.remove(req.Name)
+		}
+	}()
+	staging := n.stagingDir(req.Name)
+	if err := os.MkdirAll(staging, 0o700); err != nil {
+		return nil, fmt.Errorf("make staging directory: %w", err)
+	}
+	if u.root, err = os.OpenRoot(staging); err != nil {
+		return nil, fmt.Errorf("open staging directory: %w", err)
+	}
+	if u.sink, err = openUploadSink(ctx, u); err != nil {
+		return nil, errors.Join(err, u.root.Close())
+	}
+	prefix := append(append([]byte{}, repo.PrefixDatasets...), req.Name+"\x00"...)
+	u.set, err = dataset.Open(ctx, dataset.Config{DB: n.cfg.Repo.DB, Prefix: prefix, Store: uploadStore{u}, Staging: u, Sink: u.sink,
+		Data: req.Protect.K, Parity: req.Protect.M, Temporary: temporary, Flush: n.store.Sync})
+	if err != nil {
+		return nil, errors.Join(err, u.root.Close())
+	}
+	return u, nil
+}
+
+func (n *Node) stagingDir(name string) string {
+	return filepath.Join(n.cfg.Repo.Dir, "staging", name)
+}
+
+func (us *uploads) add(name string, u *uploadDir) error {
+	us.mu.Lock()
+	defer us.mu.Unlock()
+	if old := us.byName[name]; old != nil {
+		return &api.Error{Code: api.CodeBusy, Message: fmt.Sprintf("upload directory %q is mounted on %s", name, old.dir), Advice: "choose another --name"}
+	}
+	if us.byName == nil {
+		us.byName = make(map[string]*uploadDir)
+	}
+	us.byName[name] = u
+	return nil
+}
+
+func (us *uploads) remove(name string) {
+	us.mu.Lock()
+	defer us.mu.Unlock()
+	delete(us.byName, name)
+}
+
+// stopAll ends the work on all upload directories, also on those whose mounts programs hold on to.
+func (us *uploads) stopAll() {
+	us.mu.Lock()
+	var all []*uploadDir
+	for _, u := range us.byName {
+		if u.stop != nil {
+			all = append(all, u)
+		}
+	}
+	us.mu.Unlock()
+	for _, u := range all {
+		u.stop()
+		<-u.stopped
+	}
+}
+
+// find returns the upload directory that is mounted on dir.
+func (us *uploads) find(dir string) *uploadDir {
+	us.mu.Lock()
+	defer us.mu.Unlock()
+	for _, u := range us.byName {
+		if u.dir == dir {
+			return u
+		}
+	}
+	return nil
+}
+
+// mountUpload mounts an upload directory, and begins to work on it.
+func (n *Node) mountUpload(ctx context.Context, req api.MountRequest) (*fs.Mounted, error) {
+	u, err := n.openUpload(ctx, req.Dir, *req.Upload)
+	if err != nil {
+		return nil, err
+	}
+	timeout := n.cfg.Settings.Timeout
+	if req.Timeout > 0 {
+		timeout = req.Timeout
+	}
+	m, err := fs.MountUpload(ctx, req.Dir, fs.UploadConfig{Staging: n.stagingDir(u.req.Name), Uploads: u, Blocks: n.blocks,
+		QuotaBytes: u.req.StagingQuota, Timeout: timeout, AllowOther: req.AllowOther, NoPassthrough: req.NoPassthrough,
+		FsName: "holdfast:" + u.req.Name, Logger: n.log})
+	if err != nil {
+		n.uploadDirs.remove(u.req.Name)
+		return nil, errors.Join(err, u.root.Close())
+	}
+	u.mu.Lock()
+	u.mount = m
+	u.mu.Unlock()
+	wctx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	u.stop = stop
+	go u.work(wctx)
+	go func() { // the mount is gone: so is the work on it
+		m.Wait()
+		u.end()
+	}()
+	return m.Mounted, nil
+}
+
+// end stops the work on an upload directory that is not mounted any more.
+func (u *uploadDir) end() {
+	u.stop()
+	<-u.stopped
+	u.n.uploadDirs.remove(u.req.Name)
+	if err := u.root.Close(); err != nil {
+		u.n.log.Warn("close staging directory", "path", u.dir, "error", err)
+	}
+}
+
+// work does what is due on the dataset until ctx ends.
+func (u *uploadDir) work(ctx context.Context) {
+	defer close(u.stopped)
+	watching := make(chan struct{})
+	go func() {
+		defer close(watching)
+		u.sink.watch(ctx)
+	}()
+	defer func() { <-watching }()
+	for ctx.Err() == nil {
+		next, err := u.set.Work(ctx, time.Now())
+		if err != nil && ctx.Err() == nil {
+			u.n.log.Warn("work on an upload directory failed, trying on", "path", u.dir, "error", err)
+			next = time.Now().Add(workRetry)
+		}
+		u.sleep(ctx, next)
+	}
+}
+
+// sleep waits until next, or something changes. A zero next is any time.
+func (u *uploadDir) sleep(ctx context.Context, next time.Time) {
+	var at <-chan time.Time
+	if !next.IsZero() {
+		t := time.NewTimer(max(0, time.Until(next)))
+		defer t.Stop()
+		at = t.C
+	}
+	select {
+	case <-ctx.Done():
+	case <-u.wake:
+	case <-at:
+	}
+}
+
+// changed has the work go on.
+func (u *uploadDir) changed() {
+	select {
+	case u.wake <- struct{}{}:
+	default:
+	}
+}
+
+// temporary says which names wait for their rename: those of editors and rsync.
+func temporary(name string) bool {
+	for _, pattern := range []string{".*.sw[a-z]", ".*.??????", "4913", "*~"} {
+		if ok, err := path.Match(pattern, name); err == nil && ok {
+			return true
+		}
+	}
+	return false
+}
+
+// policy is how providers keep what is in the directory.
+func (u *uploadDir) policy() uploader.Policy {
+	return uploader.Policy{Redundancy: u.req.Redundancy, Lifetime: u.req.Lifetime, AutoRenew: u.req.AutoRenew}
+}
+
+// Sync waits until all that is in an upload directory is with providers.
+func (n *Node) Sync(ctx context.Context, dir string) (api.Synced, error) {
+	dir, err := resolveParent(dir)
+	if err != nil {
+		return api.Synced{}, err
+	}
+	u := n.uploadDirs.find(dir)
+	if u == nil {
+		return api.Synced{}, &api.Error{Code: api.CodeNotFound, Message: fmt.Sprintf("%s is no upload directory that is mounted", dir)}
+	}
+	u.mu.Lock()
+	m := u.mount
+	u.mu.Unlock()
+	if m != nil {
+		if err := m.Settle(ctx); err != nil {
+			return api.Synced{}, answer(err)
+		}
+	}
+	u.set.Hurry()
+	u.changed()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		s, err := u.set.State(ctx)
+		if err != nil {
+			return api.Synced{}, answer(err)
+		}
+		if s.Synced {
+			return u.synced(ctx, s)
+		}
+		select {
+		case <-ctx.Done():
+			return api.Synced{}, answer(context.Cause(ctx))
+		case <-u.stopped:
+			return api.Synced{}, &api.Error{Code: api.CodeCanceled, Message: "it is not mounted any more"}
+		case <-tick.C:
+		}
+	}
+}
+
+func (u *uploadDir) synced(ctx context.Context, s dataset.State) (api.Synced, error) {
+	out := api.Synced{Root: s.Placed.Root.String(), Manifest: s.Placed.CID.String()}
+	all, err := u.n.uploader.Uploads(ctx)
+	if err != nil {
+		return out, answer(err)
+	}
+	for _, f := range all {
+		if u.sink.owns(f.ID) && f.Expiry > 0 && (out.Expires == nil || f.Expiry < out.Expires.Unix()) {
+			at := time.Unix(f.Expiry, 0)
+			out.Expires = &at
+		}
+	}
+	return out, nil
+}
+
+func savedUpload(r *api.UploadRequest) *repo.SavedUpload {
+	if r == nil {
+		return nil
+	}
+	return &repo.SavedUpload{Name: r.Name, K: r.Protect.K, M: r.Protect.M, Redundancy: r.Redundancy, Lifetime: r.Lifetime, AutoRenew: r.AutoRenew,
+		StagingQuota: r.StagingQuota}
+}
+
+func restoredUpload(s *repo.SavedUpload) *api.UploadRequest {
+	if s == nil {
+		return nil
+	}
+	return &api.UploadRequest{Name: s.Name, Protect: api.Protection{K: s.K, M: s.M}, Redundancy: s.Redundancy, Lifetime: s.Lifetime, AutoRenew: s.AutoRenew,
+		StagingQuota: s.StagingQuota}
+}

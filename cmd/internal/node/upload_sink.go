@@ -1,0 +1,250 @@
+package node
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	blocks "github.com/ipfs/go-block-format"
+	"github.com/ipfs/go-cid"
+	ds "github.com/ipfs/go-datastore"
+
+	"github.com/holdfastfs/holdfast/cmd/internal/repo"
+	"github.com/holdfastfs/holdfast/erasure"
+	"github.com/holdfastfs/holdfast/uploader"
+	"github.com/holdfastfs/holdfast/uploader/dataset"
+)
+
+// Kinds of files that an upload directory has the uploader keep: one a group, and one for the manifest.
+const (
+	uploadedGroup    = 'g'
+	uploadedManifest = 'm'
+)
+
+// partsMark keeps the parts of manifests.
+const partsMark = dataset.Mark("manifest parts")
+
+// uploadSink hands what a dataset makes to the uploader.
+type uploadSink struct {
+	u     *uploadDir
+	id    [6]byte // of the upload directory, in its files' IDs
+	store ds.Datastore
+	key   ds.Key
+
+	mu    sync.Mutex // guards what follows
+	state sinkState
+}
+
+// sinkState is what a sink remembers durably: which parts manifests consist of, in the chunks that they are kept in.
+type sinkState struct {
+	Latest dataset.ManifestID // whose parts are uploaded, or on their way
+	Chunks []partsChunk
+}
+
+// partsChunk is a chunk of parts that came with one manifest. It is kept while any of them counts.
+type partsChunk struct {
+	Manifest dataset.ManifestID
+	Parts    []part
+}
+
+type part struct {
+	CID   cid.Cid
+	Bytes int
+	Gone  bool
+}
+
+var _ dataset.Sink = (*uploadSink)(nil)
+
+func openUploadSink(ctx context.Context, u *uploadDir) (*uploadSink, error) {
+	s := &uploadSink{u: u, store: u.n.cfg.Repo.Datastore(repo.PrefixUploadParts), key: ds.NewKey(u.req.Name)}
+	sum := sha256.Sum256([]byte(u.req.Name))
+	copy(s.id[:], sum[:])
+	b, err := s.store.Get(ctx, s.key)
+	if errors.Is(err, ds.ErrNotFound) {
+		return s, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(b, &s.state)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the parts of manifests: %w", err)
+	}
+	return s, nil
+}
+
+// file is the ID of one of the directory's files at the uploader.
+func (s *uploadSink) file(kind byte, number uint64) (id uploader.FileID) {
+	copy(id[:], s.id[:])
+	id[6] = kind
+	binary.BigEndian.PutUint64(id[8:], number)
+	return id
+}
+
+// owns says whether a file at the uploader is one of the directory's.
+func (s *uploadSink) owns(id uploader.FileID) bool { return [6]byte(id[:6]) == s.id }
+
+// Group implements dataset.Sink.
+func (s *uploadSink) Group(ctx context.Context, g dataset.Group) error {
+	group := uploader.Group{Parity: s.u.req.Protect.M}
+	for _, c := range g.Columns {
+		group.Columns = append(group.Columns, uploader.Column{Chunk: c.ID, Descriptor: c.Descriptor})
+	}
+	return s.u.n.uploader.Put(ctx, uploader.File{ID: s.file(uploadedGroup, uint64(g.ID)), Name: fmt.Sprintf("%s, group %d", s.u.req.Name, g.ID),
+		Groups: []uploader.Group{group}, Policy: s.u.policy()})
+}
+
+// Released implements dataset.Sink.
+func (s *uploadSink) Released(ctx context.Context, id dataset.GroupID) error {
+	err := s.u.n.uploader.Remove(ctx, s.file(uploadedGroup, uint64(id)))
+	if errors.Is(err, uploader.ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
+// Part implements dataset.Sink.
+func (s *uploadSink) Part(ctx context.Context, id dataset.ManifestID, p erasure.Part) error {
+	b, err := blocks.NewBlockWithCid(p.Data, p.CID)
+	if err != nil {
+		return err
+	}
+	if err := (uploadStore{s.u}).Put(ctx, partsMark, []blocks.Block{b}); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.state.Chunks {
+		if slices.ContainsFunc(c.Parts, func(q part) bool { return q.CID.Equals(p.CID) }) {
+			return nil // told again
+		}
+	}
+	at := slices.IndexFunc(s.state.Chunks, func(c partsChunk) bool {
+		return c.Manifest == id && len(c.Parts) < maxChunkParts && bytesOf(c.Parts)+int64(len(p.Data)) <= erasure.MaxChunk
+	})
+	if at < 0 {
+		at = len(s.state.Chunks)
+		s.state.Chunks = append(s.state.Chunks, partsChunk{Manifest: id})
+	}
+	s.state.Chunks[at].Parts = append(s.state.Chunks[at].Parts, part{CID: p.CID, Bytes: len(p.Data)})
+	return s.saveLocked(ctx)
+}
+
+func bytesOf(parts []part) (n int64) {
+	for _, p := range parts {
+		n += int64(p.Bytes)
+	}
+	return n
+}
+
+// Manifest implements dataset.Sink.
+func (s *uploadSink) Manifest(ctx context.Context, m dataset.Manifest) error {
+	s.mu.Lock()
+	s.state.Latest = m.ID
+	err := s.saveLocked(ctx)
+	f, ferr := s.manifestFileLocked()
+	s.mu.Unlock()
+	if err := errors.Join(err, ferr); err != nil {
+		return err
+	}
+	n := s.u.n
+	if err := n.register.Add(ctx, m.Root, m.CID); err != nil {
+		return err
+	}
+	n.announceRoot(ctx, m.Root)
+	n.announceRoot(ctx, m.CID)
+	return n.uploader.Put(ctx, f)
+}
+
+// manifestFileLocked is what the uploader is to keep of manifests: every chunk of parts that counts, m+1 times.
+func (s *uploadSink) manifestFileLocked() (uploader.File, error) {
+	f := uploader.File{ID: s.file(uploadedManifest, 0), Name: s.u.req.Name + ", manifest", Policy: s.u.policy()}
+	for _, c := range s.state.Chunks {
+		var chunk erasure.Chunk
+		for _, p := range c.Parts {
+			chunk = append(chunk, erasure.Shard{CID: p.CID, Bytes: p.Bytes})
+		}
+		columns, err := appendColumn(nil, chunk)
+		if err != nil {
+			return f, err
+		}
+		f.Groups = append(f.Groups, uploader.Group{Columns: columns, Copies: s.u.req.Protect.M + 1})
+	}
+	return f, nil
+}
+
+// PartsReleased implements dataset.Sink.
+func (s *uploadSink) PartsReleased(ctx context.Context, gone []cid.Cid) error {
+	set := cid.NewSet()
+	for _, c := range gone {
+		set.Add(c)
+	}
+	s.mu.Lock()
+	for i := range s.state.Chunks {
+		for j := range s.state.Chunks[i].Parts {
+			p := &s.state.Chunks[i].Parts[j]
+			p.Gone = p.Gone || set.Has(p.CID)
+		}
+	}
+	s.state.Chunks = slices.DeleteFunc(s.state.Chunks, func(c partsChunk) bool {
+		return !slices.ContainsFunc(c.Parts, func(p part) bool { return !p.Gone })
+	})
+	err := s.saveLocked(ctx)
+	f, ferr := s.manifestFileLocked()
+	s.mu.Unlock()
+	if err := errors.Join(err, ferr); err != nil {
+		return err
+	}
+	if len(f.Groups) == 0 {
+		return nil
+	}
+	return s.u.n.uploader.Put(ctx, f)
+}
+
+func (s *uploadSink) saveLocked(ctx context.Context) error {
+	b, err := json.Marshal(s.state)
+	if err != nil {
+		return err
+	}
+	if err := s.store.Put(ctx, s.key, b); err != nil {
+		return fmt.Errorf("remember parts of manifests: %w", err)
+	}
+	return s.store.Sync(ctx, s.key)
+}
+
+// watch tells the dataset what is with providers, until ctx ends.
+func (s *uploadSink) watch(ctx context.Context) {
+	for ctx.Err() == nil {
+		err := s.u.n.uploader.Watch(ctx, func(f uploader.FileStatus) bool {
+			if f.State == uploader.Uploaded && s.owns(f.ID) {
+				if err := s.placed(ctx, f.ID); err != nil && ctx.Err() == nil {
+					s.u.n.log.Error("what is uploaded is not noted", "path", s.u.dir, "error", err)
+				}
+			}
+			return true
+		})
+		if err != nil && ctx.Err() == nil {
+			s.u.n.log.Warn("watch uploads", "path", s.u.dir, "error", err)
+			s.u.sleep(ctx, time.Now().Add(workRetry))
+		}
+	}
+}
+
+func (s *uploadSink) placed(ctx context.Context, id uploader.FileID) error {
+	defer s.u.changed()
+	if id[6] == uploadedGroup {
+		return s.u.set.Placed(ctx, dataset.GroupID(binary.BigEndian.Uint64(id[8:])))
+	}
+	s.mu.Lock()
+	latest := s.state.Latest
+	s.mu.Unlock()
+	if latest == 0 {
+		return nil
+	}
+	return s.u.set.ManifestPlaced(ctx, latest)
+}

@@ -1,0 +1,303 @@
+package node
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	iofs "io/fs"
+	"os"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/ipfs/go-cid"
+	"golang.org/x/sys/unix"
+
+	"github.com/holdfastfs/holdfast/fs"
+	"github.com/holdfastfs/holdfast/uploader/dataset"
+)
+
+// xattrFileID is where a staged file has its ID.
+const xattrFileID = "user.holdfast.id"
+
+// leasePatience is how long a file may be busy before the dataset turns to others.
+const leasePatience = 50 * time.Millisecond
+
+var (
+	_ fs.Uploads      = (*uploadDir)(nil)
+	_ dataset.Staging = (*uploadDir)(nil)
+)
+
+func setVersion(v fs.Version) dataset.Version {
+	return dataset.Version{Bytes: v.Bytes, ModTime: v.ModTime, ChangeTime: v.ChangeTime}
+}
+
+// note remembers where a file lies.
+func (u *uploadDir) note(f fs.File) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.paths[f.ID] = f.Path
+}
+
+// move remembers that a name, and all below it, has another path.
+func (u *uploadDir) move(from, to string, swap bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for id, p := range u.paths {
+		switch {
+		case p == from || strings.HasPrefix(p, from+"/"):
+			u.paths[id] = to + p[len(from):]
+		case swap && (p == to || strings.HasPrefix(p, to+"/")):
+			u.paths[id] = from + p[len(to):]
+		}
+	}
+}
+
+// Closed implements fs.Versions.
+func (u *uploadDir) Closed(ctx context.Context, f fs.File) error {
+	u.note(f)
+	defer u.changed()
+	return u.set.Told(ctx, dataset.Change{Kind: dataset.Closed, Path: f.Path, File: dataset.FileID(f.ID), Version: setVersion(f.Version)})
+}
+
+// Opened implements fs.Versions. What reads the file finds its lease broken.
+func (u *uploadDir) Opened(context.Context, fs.File) error { return nil }
+
+// Recorded implements fs.Versions.
+func (u *uploadDir) Recorded(ctx context.Context, f fs.File) (fs.Version, bool, error) {
+	u.note(f)
+	v, known, err := u.set.Version(ctx, dataset.FileID(f.ID))
+	return fs.Version{Bytes: v.Bytes, ModTime: v.ModTime, ChangeTime: v.ChangeTime}, known, err
+}
+
+// Scanned implements fs.Versions.
+func (u *uploadDir) Scanned(ctx context.Context) error {
+	defer u.changed()
+	return u.set.Scan(ctx)
+}
+
+// Changed implements fs.Names.
+func (u *uploadDir) Changed(ctx context.Context, c fs.Change) {
+	change := dataset.Change{Kind: dataset.Named, Path: c.Path, To: c.To}
+	switch c.Kind {
+	case fs.Renamed:
+		change.Kind = dataset.Renamed
+		u.move(c.Path, c.To, false)
+	case fs.Swapped:
+		change.Kind = dataset.Swapped
+		u.move(c.Path, c.To, true)
+	case fs.Removed:
+		if c.Last {
+			u.forget(c.File.ID)
+		}
+	}
+	if c.File.ID != (fs.FileID{}) && c.File.Version != (fs.Version{}) {
+		change.File, change.Version = dataset.FileID(c.File.ID), setVersion(c.File.Version)
+	}
+	if c.Replaced != (fs.FileID{}) {
+		u.forget(c.Replaced)
+	}
+	if err := u.set.Told(ctx, change); err != nil {
+		u.n.log.Error("change of an upload directory is lost until it is mounted anew", "path", path.Join(u.dir, c.Path), "error", err)
+	}
+	u.changed()
+}
+
+func (u *uploadDir) forget(id fs.FileID) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	delete(u.paths, id)
+}
+
+// Status implements fs.States.
+func (u *uploadDir) Status(ctx context.Context, id fs.FileID) (fs.Status, error) {
+	f, err := u.set.File(ctx, dataset.FileID(id))
+	if errors.Is(err, dataset.ErrGone) {
+		return fs.Status{State: "created"}, nil
+	}
+	if err != nil {
+		return fs.Status{}, err
+	}
+	s := fs.Status{CID: f.CID, State: "uploading", Progress: fmt.Sprintf("%d of %d blocks", f.Placed, f.Blocks)}
+	switch {
+	case f.Err != nil:
+		s.State, s.Err = "failed", f.Err.Error()
+	case !f.CID.Defined():
+		s.State, s.Progress = "created", ""
+	case f.Placed == f.Blocks && !f.Closed:
+		s.State = "uploaded"
+	}
+	return s, nil
+}
+
+// Directory implements fs.States.
+func (u *uploadDir) Directory(ctx context.Context, p string) (cid.Cid, error) {
+	c, err := u.set.Directory(ctx, p)
+	return c, goneIsNotFound(err)
+}
+
+// Manifest implements fs.States.
+func (u *uploadDir) Manifest(ctx context.Context) (cid.Cid, error) {
+	s, err := u.set.State(ctx)
+	if err == nil && s.Placed.ID == 0 {
+		err = fmt.Errorf("nothing was synced yet: %w", fs.ErrNotFound)
+	}
+	return s.Placed.CID, goneIsNotFound(err)
+}
+
+func goneIsNotFound(err error) error {
+	if errors.Is(err, dataset.ErrGone) {
+		return fmt.Errorf("%w: %w", fs.ErrNotFound, err)
+	}
+	return err
+}
+
+// leased is a staged file under a read lease.
+type leased struct {
+	*fs.Lease
+	in io.Reader
+}
+
+// Read implements dataset.StagedFile.
+func (l leased) Read(p []byte) (int, error) { return l.in.Read(p) }
+
+// Stat implements dataset.StagedFile. A broken lease looks like another version.
+func (l leased) Stat() (dataset.FileStat, error) {
+	st, err := l.Staged.Stat()
+	if err != nil {
+		return dataset.FileStat{}, err
+	}
+	s := dataset.FileStat{Version: setVersion(l.File.Version), Mode: st.Mode()}
+	if errors.Is(l.Check(), fs.ErrChanged) {
+		s.ChangeTime++
+	}
+	return s, nil
+}
+
+// Open implements dataset.Staging.
+func (u *uploadDir) Open(ctx context.Context, id dataset.FileID) (dataset.StagedFile, error) {
+	u.mu.Lock()
+	m, p, known := u.mount, u.paths[fs.FileID(id)], false
+	_, known = u.paths[fs.FileID(id)]
+	u.mu.Unlock()
+	if m == nil {
+		return nil, dataset.ErrBusy
+	}
+	if !known {
+		return nil, dataset.ErrGone
+	}
+	patient, cancel := context.WithTimeout(ctx, leasePatience)
+	defer cancel()
+	l, err := m.Lease(patient, fs.FileID(id), p)
+	switch {
+	case err == nil:
+		return leased{l, io.NewSectionReader(l.Staged, 0, 1<<62)}, nil
+	case errors.Is(err, fs.ErrNotFound):
+		return nil, fmt.Errorf("%w: %w", dataset.ErrGone, err)
+	case ctx.Err() == nil && patient.Err() != nil, errors.Is(err, fs.ErrBusy):
+		return nil, fmt.Errorf("%w: %w", dataset.ErrBusy, err)
+	}
+	return nil, err
+}
+
+// Stat implements dataset.Staging.
+func (u *uploadDir) Stat(_ context.Context, p string) (dataset.Entry, error) {
+	dir, err := u.root.Open(path.Dir(name(p)))
+	if err != nil {
+		return dataset.Entry{}, staged(err)
+	}
+	defer dir.Close()
+	return entryAt(dir, path.Base(name(p)))
+}
+
+// List implements dataset.Staging.
+func (u *uploadDir) List(_ context.Context, p string, yield func(dataset.Entry) error) error {
+	dir, err := u.root.Open(name(p))
+	if err != nil {
+		return staged(err)
+	}
+	defer dir.Close()
+	for {
+		names, err := dir.Readdirnames(1024)
+		for _, n := range names {
+			e, eerr := entryAt(dir, n)
+			if errors.Is(eerr, dataset.ErrGone) {
+				continue // since it was listed
+			}
+			if eerr == nil {
+				eerr = yield(e)
+			}
+			if eerr != nil {
+				return eerr
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return staged(err)
+		}
+	}
+}
+
+func name(p string) string {
+	if p == "" {
+		return "."
+	}
+	return p
+}
+
+func staged(err error) error {
+	if errors.Is(err, iofs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+		return fmt.Errorf("%w: %w", dataset.ErrGone, err)
+	}
+	return err
+}
+
+// entryAt tells what a name in an open directory is.
+func entryAt(dir *os.File, name string) (dataset.Entry, error) {
+	var st unix.Statx_t
+	err := unix.Statx(int(dir.Fd()), name, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_BASIC_STATS|unix.STATX_BTIME, &st)
+	if err != nil {
+		return dataset.Entry{}, staged(err)
+	}
+	e := dataset.Entry{Name: name, Mode: os.FileMode(st.Mode) & os.ModePerm, ModTime: st.Mtime.Sec*1e9 + int64(st.Mtime.Nsec)}
+	for bit, flag := range map[uint16]os.FileMode{unix.S_ISUID: os.ModeSetuid, unix.S_ISGID: os.ModeSetgid, unix.S_ISVTX: os.ModeSticky} {
+		if st.Mode&bit != 0 {
+			e.Mode |= flag
+		}
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		e.Kind = dataset.Regular
+		at := fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), name)
+		if n, err := unix.Lgetxattr(at, xattrFileID, e.ID[:]); err != nil || n != len(e.ID) {
+			e.ID = dataset.FileID{} // not yet given
+		}
+	case unix.S_IFDIR:
+		e.Kind, e.ID = dataset.Directory, directoryID(&st)
+	case unix.S_IFLNK:
+		e.Kind = dataset.Symlink
+		buf := make([]byte, unix.PathMax)
+		n, err := unix.Readlinkat(int(dir.Fd()), name, buf)
+		if err != nil {
+			return e, staged(err)
+		}
+		e.Target = string(buf[:n])
+	}
+	return e, nil
+}
+
+// directoryID names a directory as long as it exists: by its inode, and when that was made.
+func directoryID(st *unix.Statx_t) (id dataset.FileID) {
+	var b [24]byte
+	binary.LittleEndian.PutUint64(b[:], st.Ino)
+	binary.LittleEndian.PutUint64(b[8:], uint64(st.Btime.Sec))
+	binary.LittleEndian.PutUint64(b[16:], uint64(st.Btime.Nsec))
+	sum := sha256.Sum256(b[:])
+	copy(id[:], sum[:])
+	return id
+}
