@@ -81,7 +81,6 @@ type Dataset struct {
 	mu     sync.Mutex
 	seq    uint64 // the next number
 	lent   uint64 // numbers below may be given out without a note
-	failed error
 	totals tally
 
 	// trouble guards failures, why files could not be read; at most maxFailures.

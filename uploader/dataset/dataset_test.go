@@ -329,3 +329,34 @@ func (b *box) compare(n *node, id uint64, p string) {
 		})
 	}))
 }
+
+func TestWorkWhileTheTreeChanges(t *testing.T) {
+	r := seeded(t)
+	db := openDB(t, "")
+	defer db.Close()
+	b := newBox(t, db)
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() {
+		now := b.now
+		for ctx.Err() == nil {
+			now = now.Add(defaultQuiet)
+			if _, err := b.d.Work(context.Background(), now); err != nil {
+				done <- err
+				return
+			}
+			if _, err := b.d.State(context.Background()); err != nil {
+				done <- err
+				return
+			}
+		}
+		done <- nil
+	}()
+	for range 600 {
+		edit(r, b.tree)
+	}
+	stop()
+	must(t, <-done)
+	b.now = b.now.Add(1000000 * defaultQuiet)
+	b.check(b.sync())
+}

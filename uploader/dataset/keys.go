@@ -79,9 +79,6 @@ func (d *Dataset) shardKey(dir uint64, level int, hash uint64) []byte {
 	return append(k, h[:level]...)
 }
 
-// tail is what follows the kind in a key.
-func (d *Dataset) tail(key []byte) []byte { return key[len(d.cfg.Prefix)+1:] }
-
 // number reads the i-th number of a tail.
 func number(tail []byte, i int) uint64 {
 	if len(tail) < 8*(i+1) {

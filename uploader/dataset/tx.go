@@ -27,9 +27,6 @@ type tx struct {
 func (d *Dataset) commit(do func(x *tx) error) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.failed != nil {
-		return d.failed
-	}
 	x := &tx{d: d, t: d.cfg.DB.NewTransaction(true)}
 	defer x.t.Discard()
 	seq, lent := d.seq, d.lent
