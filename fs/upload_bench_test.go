@@ -29,7 +29,8 @@ func BenchmarkUploadSmall(b *testing.B) {
 	}
 }
 
-// BenchmarkUploadBig writes a file of 1 GiB into the mount and natively, each with fsync, and tells the ratio.
+// BenchmarkUploadBig writes a file of 1 GiB into the mount and natively, in turn, and tells the ratio of the best rates:
+// into the page cache, and with fsync.
 func BenchmarkUploadBig(b *testing.B) {
 	for name, through := range map[string]bool{"passthrough": true, "here": false} {
 		b.Run(name, func(b *testing.B) {
@@ -38,13 +39,15 @@ func BenchmarkUploadBig(b *testing.B) {
 			for b.Loop() {
 				for _, end := range []string{"", " conv=fsync"} {
 					script := `dd if=/dev/zero of="$1/big" bs=1M count=1024` + end + ` 2>&1`
-					sh(b, "sync")
-					n := timed(b, script, native)
-					sh(b, "sync")
-					m := timed(b, script, u.dir)
-					b.ReportMetric(n.Seconds(), strings.ReplaceAll("s/native"+end, " ", "+"))
-					b.ReportMetric(n.Seconds()/m.Seconds(), strings.ReplaceAll("rate/native"+end, " ", "+"))
-					sh(b, `rm "$1/big" "$2/big"; sync`, native, u.dir)
+					best := map[string]time.Duration{native: time.Hour, u.dir: time.Hour}
+					for range 3 {
+						for dir := range best {
+							best[dir] = min(best[dir], timed(b, script, dir))
+							sh(b, `rm "$1/big"; sync`, dir)
+						}
+					}
+					b.ReportMetric(best[native].Seconds(), "s/native"+strings.ReplaceAll(end, " ", "+"))
+					b.ReportMetric(best[native].Seconds()/best[u.dir].Seconds(), "rate/native"+strings.ReplaceAll(end, " ", "+"))
 				}
 			}
 		})

@@ -76,6 +76,26 @@ func TestUploadClosed(t *testing.T) {
 		write(t, u.path("empty"), "")
 		u.expectClosed(t, "empty")
 
+		if err := unix.Mknod(u.path("node"), syscall.S_IFREG|0o644, 0); err != nil {
+			t.Fatal(err)
+		}
+		u.expectClosed(t, "node")
+		for _, size := range []int64{2, 0} {
+			if err := os.Truncate(u.path("once"), size); err != nil {
+				t.Fatal(err)
+			}
+			u.expectClosed(t, "once")
+		}
+		if err := os.Chmod(u.path("once"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		u.expectClosed(t, "once")
+	})
+}
+
+// TestUploadClosedShared has files that are open more than once.
+func TestUploadClosedShared(t *testing.T) {
+	bothWays(t, func(t *testing.T, u *uploaded) {
 		// A descriptor handed to children is flushed as often as they end.
 		sh(t, `exec 3>"$1"; for i in 1 2 3; do (echo $i >&3); done; sh -c 'echo 4 >&3'; exec 3>&-`, u.path("forked"))
 		u.expectClosed(t, "forked")
@@ -92,22 +112,6 @@ func TestUploadClosed(t *testing.T) {
 		unix.Close(fd)
 		u.expectClosed(t, "dup")
 
-		if err := os.Truncate(u.path("dup"), 2); err != nil {
-			t.Fatal(err)
-		}
-		u.expectClosed(t, "dup")
-		if err := os.Truncate(u.path("dup"), 0); err != nil {
-			t.Fatal(err)
-		}
-		u.expectClosed(t, "dup")
-		if err := os.Chmod(u.path("dup"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		u.expectClosed(t, "dup")
-		if err := unix.Mknod(u.path("node"), syscall.S_IFREG|0o644, 0); err != nil {
-			t.Fatal(err)
-		}
-		u.expectClosed(t, "node")
 		one, two := openAs(t, u.path("both"), os.O_CREATE|os.O_WRONLY), openAs(t, u.path("both"), os.O_WRONLY)
 		one.WriteString("aaaa")
 		one.Close()

@@ -83,35 +83,38 @@ func TestUploadLeaseForeign(t *testing.T) {
 	}
 }
 
-// TestUploadEvict evicts a file, reads it, and writes it again in every way.
+// evictNew writes a file, has it reported and evicted, and returns what stat said of it before.
+func (u *uploaded) evictNew(t *testing.T, name string, data []byte) os.FileInfo {
+	t.Helper()
+	if err := os.WriteFile(u.path(name), data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(u.path(name), time.Unix(5, 0), time.Unix(123456789, 1234)); err != nil {
+		t.Fatal(err)
+	}
+	u.ok("settle")
+	before, err := os.Stat(u.path(name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.ok("clear")
+	u.evictOK(t, name)
+	return before
+}
+
+func (u *uploaded) expectSame(t *testing.T, name string, before os.FileInfo) {
+	t.Helper()
+	after, err := os.Stat(u.path(name))
+	if err != nil || after.Size() != before.Size() || !after.ModTime().Equal(before.ModTime()) || !os.SameFile(before, after) {
+		t.Errorf("%v is %v, %v", before, after, err)
+	}
+}
+
+// TestUploadEvict evicts a file and reads it, by both its names, as a whole, for holes, and as cp does.
 func TestUploadEvict(t *testing.T) {
 	bothWays(t, func(t *testing.T, u *uploaded) {
 		want := random(3<<20+1234, 7)
-		evict := func(name string) os.FileInfo {
-			t.Helper()
-			if err := os.WriteFile(u.path(name), want, 0o644); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.Chtimes(u.path(name), time.Unix(5, 0), time.Unix(123456789, 1234)); err != nil {
-				t.Fatal(err)
-			}
-			u.ok("settle")
-			before, err := os.Stat(u.path(name))
-			if err != nil {
-				t.Fatal(err)
-			}
-			u.ok("clear")
-			u.evictOK(t, name)
-			return before
-		}
-		same := func(name string, before os.FileInfo) {
-			t.Helper()
-			after, err := os.Stat(u.path(name))
-			if err != nil || after.Size() != before.Size() || !after.ModTime().Equal(before.ModTime()) || !os.SameFile(before, after) {
-				t.Errorf("%v is %v, %v", before, after, err)
-			}
-		}
-		before := evict("file")
+		before := u.evictNew(t, "file", want)
 		if err := os.Link(u.path("file"), u.path("link")); err != nil {
 			t.Fatal(err)
 		}
@@ -124,7 +127,7 @@ func TestUploadEvict(t *testing.T) {
 		}
 		checkFile(t, u.path("file"), want)
 		checkFile(t, u.path("link"), want)
-		same("link", before)
+		u.expectSame(t, "link", before)
 		f := openAs(t, u.path("file"), os.O_RDONLY)
 		if off, err := unix.Seek(int(f.Fd()), 5, unix.SEEK_HOLE); off != int64(len(want)) {
 			t.Errorf("a hole at %d, %v", off, err)
@@ -133,41 +136,60 @@ func TestUploadEvict(t *testing.T) {
 		if st, err := os.Stat(u.staged("file")); err != nil || !st.ModTime().Equal(before.ModTime()) {
 			t.Errorf("staging: %v, %v", st, err)
 		}
+	})
+}
 
-		// A writer comes while a reader has the stub open.
-		w := openAs(t, u.path("link"), os.O_RDWR)
-		same("file", before)
+// TestUploadEvictWhileRead has a writer come while a reader has the stub open.
+func TestUploadEvictWhileRead(t *testing.T) {
+	bothWays(t, func(t *testing.T, u *uploaded) {
+		want := random(3<<20+1234, 7)
+		before := u.evictNew(t, "file", want)
+		f, w := openAs(t, u.path("file"), os.O_RDONLY), openAs(t, u.path("file"), os.O_RDWR)
+		u.expectSame(t, "file", before)
 		if _, err := w.WriteAt([]byte("new"), 100); err != nil {
 			t.Fatal(err)
 		}
-		changed := append(append(bytes.Clone(want[:100]), "new"...), want[103:]...)
+		copy(want[100:], "new")
 		got := make([]byte, len(want))
-		if _, err := f.ReadAt(got, 0); err != nil || !bytes.Equal(got, changed) {
+		if _, err := f.ReadAt(got, 0); err != nil || !bytes.Equal(got, want) {
 			t.Errorf("the reader sees what was: %v", err)
 		}
 		u.ok("clear")
 		w.Close()
 		f.Close()
 		u.expectCount(t, 1)
-		checkFile(t, u.staged("file"), changed)
+		checkFile(t, u.staged("file"), want)
+		u.expectInStep(t)
+	})
+}
 
-		evict("truncated")
+// TestUploadEvictWritten writes evicted files in every way. What is truncated needs none of its blocks.
+func TestUploadEvictWritten(t *testing.T) {
+	bothWays(t, func(t *testing.T, u *uploaded) {
+		want := random(1<<20+1234, 8)
+		u.evictNew(t, "truncated", want)
 		u.tell("loseall")
 		write(t, u.path("truncated"), "short")
 		checkFile(t, u.staged("truncated"), []byte("short"))
 		u.tell("find")
-		evict("cut")
+		u.evictNew(t, "cut", want)
 		if err := os.Truncate(u.path("cut"), 1000); err != nil {
 			t.Fatal(err)
 		}
 		checkFile(t, u.staged("cut"), want[:1000])
-		evict("appended")
+		u.evictNew(t, "appended", want)
 		sh(t, `echo tail >>"$1"`, u.path("appended"))
 		checkFile(t, u.staged("appended"), append(bytes.Clone(want), "tail\n"...))
-		evict("gone")
+		u.evictNew(t, "gone", want)
 		if err := os.Remove(u.path("gone")); err != nil {
 			t.Fatal(err)
 		}
+		u.evictNew(t, "touched", want)
+		sh(t, `chmod 600 "$1"; touch -d @77 "$1"; setfattr -n user.x -v y "$1"; mv "$1" "$1.moved"`, u.path("touched"))
+		checkFile(t, u.path("touched.moved"), want)
+		sh(t, `test "$(stat -c '%a %Y' "$1")" = '600 77'; : >>"$1"; test "$(stat -c '%a %Y' "$1")" = '600 77'`, u.path("touched.moved"))
+		checkFile(t, u.staged("touched.moved"), want)
+		u.expectInStep(t)
 	})
 }
 
