@@ -38,6 +38,8 @@ type gathering struct {
 	parked []int // shards that were let go of
 	more   *time.Timer
 	giveUp *time.Timer
+	chunks []cid.Cid // of the shards
+	lost   int       // the shard that is asked for
 }
 
 type arrival struct {
@@ -48,7 +50,7 @@ type arrival struct {
 
 func newGathering(r *Recovery, m *erasure.Manifest, found erasure.Found) *gathering {
 	all := found.Stripe.Shards()
-	return &gathering{r: r, root: m.Root(), all: all, shards: make([][]byte, len(all)), need: len(found.Stripe.Data),
+	return &gathering{r: r, root: m.Root(), all: all, shards: make([][]byte, len(all)), need: len(found.Stripe.Data), chunks: found.Chunks, lost: found.Shard,
 		arrived: make(chan arrival, len(all)), absent: make(chan int, 4*len(all)), missing: make(map[int]struct{}), landed: make([]bool, len(all)),
 		next: order(found)}
 }
@@ -75,6 +77,7 @@ func (g *gathering) run(ctx context.Context) error {
 			<-g.arrived
 		}
 	}()
+	g.searchChunk(ctx, g.lost) // it may only not be found
 	g.more, g.giveUp = time.NewTimer(g.r.cfg.MoreAfter), time.NewTimer(g.r.cfg.GiveUp)
 	defer g.more.Stop()
 	defer g.giveUp.Stop()
@@ -208,6 +211,19 @@ func (g *gathering) take(i int, b blocks.Block) {
 	}
 }
 
+// searchChunk looks for who keeps a shard's chunk, as nobody known has the shard. Whoever waits for the shard gets it.
+func (g *gathering) searchChunk(ctx context.Context, i int) {
+	if i >= len(g.chunks) || !g.chunks[i].Defined() {
+		return
+	}
+	want := exchange.Want{CID: g.all[i].CID, Dataset: g.chunks[i], Passing: i >= g.need}
+	g.r.work.Go(func() {
+		if _, err := g.r.cfg.Engine.FetchPlain(ctx, want, nil); err != nil && ctx.Err() == nil {
+			g.r.log.Debug("shard not found by its chunk", "cid", want.CID, "chunk", want.Dataset, "err", err)
+		}
+	})
+}
+
 // launch asks for the next candidate; false says that there is none.
 func (g *gathering) launch(ctx context.Context) bool {
 	if len(g.next) == 0 {
@@ -224,6 +240,7 @@ func (g *gathering) launch(ctx context.Context) bool {
 			return
 		}
 		told = true
+		g.searchChunk(ctx, i)
 		select {
 		case g.absent <- i:
 		default: // so often as this it was lost and found; it is waited for

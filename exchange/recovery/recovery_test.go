@@ -35,6 +35,7 @@ type world struct {
 	slow    map[cid.Cid]time.Duration
 	here    map[cid.Cid]blocks.Block // the local store
 	fetched map[cid.Cid]int
+	byChunk map[cid.Cid]map[cid.Cid]bool // blocks that somebody is found for only by this chunk
 	put     int
 	full    bool
 	copies  bool          // k is 1
@@ -45,6 +46,12 @@ type world struct {
 func (w *world) FetchPlain(ctx context.Context, want exchange.Want, missing func()) (blocks.Block, error) {
 	w.mu.Lock()
 	b, ok := w.peers[want.CID]
+	if chunks := w.byChunk[want.CID]; chunks != nil {
+		chunks[want.Dataset] = true
+	}
+	if want.Dataset != w.root && want.CID.Prefix().Codec == cid.Raw {
+		w.fetched[want.CID]-- // the engine shares it with the fetch that it helps
+	}
 	wait := 10*time.Millisecond + w.slow[want.CID]
 	w.fetched[want.CID]++
 	back := w.back
@@ -481,4 +488,33 @@ func TestRegisterRemembers(t *testing.T) {
 	if err != nil || len(got) != maxManifests || got[0] != last || len(r.Roots()) != 1 {
 		t.Errorf("%d manifests are known, the first %v, of %d roots; %v", len(got), got[0], len(r.Roots()), err)
 	}
+}
+
+// TestChunksAreLookedFor: shards that nobody is known to have are looked for by their chunks as well.
+func TestChunksAreLookedFor(t *testing.T) {
+	inWorld(t, 4, 2, 8, Config{}, func(t *testing.T, w *world) {
+		m, err := w.open(t.Context(), w.manifest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found, err := m.Find(t.Context(), w.data[0].Cid())
+		if err != nil {
+			t.Fatal(err)
+		}
+		lost := []int{0, 2}
+		w.byChunk = make(map[cid.Cid]map[cid.Cid]bool)
+		for _, i := range lost {
+			c := found.Stripe.Shards()[i].CID
+			w.lose(c)
+			w.byChunk[c] = make(map[cid.Cid]bool)
+		}
+		if _, err := w.Rescue(t.Context(), exchange.Want{CID: found.Stripe.Shards()[0].CID, Dataset: w.root}); err != nil {
+			t.Fatal(err)
+		}
+		for _, i := range lost {
+			if c := found.Stripe.Shards()[i].CID; !w.byChunk[c][found.Chunks[i]] {
+				t.Errorf("shard %d was not looked for by its chunk", i)
+			}
+		}
+	})
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/holdfastfs/holdfast/cmd/internal/hint"
 	"github.com/holdfastfs/holdfast/cmd/internal/repo"
+	"github.com/holdfastfs/holdfast/erasure"
 	"github.com/holdfastfs/holdfast/exchange/payment"
 	"github.com/holdfastfs/holdfast/uploader/provider"
 	"github.com/holdfastfs/holdfast/uploader/seal"
@@ -65,18 +66,69 @@ func (t storageTill) Channel(ctx context.Context, from peer.ID, id [32]byte) err
 	return nil
 }
 
-// chunkAnnouncer announces chunks through the durable queue.
-type chunkAnnouncer struct{ n *Node }
+// maxUnread is how many chunks wait to be looked into for manifests.
+const maxUnread = 256
+
+var errManyUnread = errors.New("too many chunks wait to be looked into for manifests")
+
+// chunkAnnouncer announces chunks through the durable queue, and has them looked into.
+type chunkAnnouncer struct{ s *storage }
 
 // Announce implements provider.Announcer.
 func (a chunkAnnouncer) Announce(ctx context.Context, chunk cid.Cid) error {
-	return a.n.exchange.Announce(ctx, chunk)
+	if err := a.s.n.exchange.Announce(ctx, chunk); err != nil {
+		return err
+	}
+	select {
+	case a.s.unread <- chunk:
+		return nil
+	default:
+		return errManyUnread // it comes again
+	}
+}
+
+// announceManifests announces the manifests in chunks, which nodes know content by when its writer is gone.
+func (s *storage) announceManifests(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case c := <-s.unread:
+			if err := s.lookInto(ctx, c); err != nil && ctx.Err() == nil {
+				s.n.log.Debug("chunk is not looked into", "cid", c, "error", err)
+			}
+		}
+	}
+}
+
+func (s *storage) lookInto(ctx context.Context, chunk cid.Cid) error {
+	shards, err := s.Chunk(ctx, chunk)
+	if err != nil {
+		return err
+	}
+	for _, shard := range shards {
+		if !isManifest(shard.CID) {
+			continue // parts of manifests are of the same codec, and are no manifests
+		}
+		_, err := erasure.OpenManifest(ctx, shard.CID, func(ctx context.Context, c cid.Cid) ([]byte, error) {
+			b, err := s.Get(ctx, c)
+			if err != nil {
+				return nil, err
+			}
+			return b.RawData(), nil
+		})
+		if err == nil {
+			s.n.announceRoot(ctx, shard.CID)
+		}
+	}
+	return nil
 }
 
 // storage is the provider that this node is, if it is one.
 type storage struct {
 	*provider.Provider
-	n *Node
+	n      *Node
+	unread chan cid.Cid // chunks that may have manifests
 
 	mu      sync.Mutex // guards what follows
 	stopped bool
@@ -90,14 +142,16 @@ func (n *Node) openProvider() error {
 	if !s.Provider {
 		return nil
 	}
+	keep := &storage{n: n, unread: make(chan cid.Cid, maxUnread)}
 	p, err := provider.Open(provider.Config{DB: r.DB, Prefix: repo.PrefixProvider, Dir: filepath.Join(r.Dir, "chunks"), Key: r.Key,
 		QuotaBytes: int64(s.ProviderQuota), PricePerGiBDay: s.StoragePrice, MaxExpiry: s.MaxExpiry, Region: s.ProviderRegion,
 		Till:      storageTill{accounts: n.wallet.storage, book: n.wallet.book, self: n.host.ID()},
-		Announcer: chunkAnnouncer{n}, Logger: n.log})
+		Announcer: chunkAnnouncer{keep}, Logger: n.log})
 	if err != nil {
 		return hint.Add(fmt.Errorf("keep chunks for others: %w", err), "its disk may be full or damaged")
 	}
-	n.provider = &storage{Provider: p, n: n}
+	keep.Provider = p
+	n.provider = keep
 	return nil
 }
 
@@ -108,7 +162,10 @@ func (s *storage) Run(ctx context.Context) error {
 	s.mu.Unlock()
 	s.n.host.SetStreamHandler(seal.ProtocolID, s.serve)
 	s.n.announceRoot(ctx, rendezvous)
+	var looking sync.WaitGroup
+	looking.Go(func() { s.announceManifests(ctx) })
 	err := s.Provider.Run(ctx)
+	looking.Wait()
 	s.n.host.RemoveStreamHandler(seal.ProtocolID)
 	s.mu.Lock()
 	s.stopped = true
