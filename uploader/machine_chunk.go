@@ -169,7 +169,7 @@ func (m *machine) watch(c *chunk) {
 func (m *machine) letGo(c *chunk) {
 	c.lack, c.short = 0, ""
 	for _, l := range slices.Clone(c.links) {
-		if l.live() {
+		if l.live() && !(l.renewal() && l.open()) { // a renewal ends with what it prolongs, and is released for itself
 			m.failed(l, notNeeded, false)
 		}
 	}
