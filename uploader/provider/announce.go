@@ -37,12 +37,9 @@ const (
 	announceTimeout = time.Minute
 )
 
-// announceDue announces some of the chunks that are due and returns how many there were.
+// announceDue announces some of the chunks that are due and returns how many there were. The announcer
+// may call the provider.
 func (p *Provider) announceDue(ctx context.Context) (int, error) {
-	if err := p.enter(); err != nil {
-		return 0, err
-	}
-	defer p.exit()
 	chunks, err := p.dueChunks(p.now().Unix())
 	if err != nil {
 		return 0, err
@@ -56,6 +53,10 @@ func (p *Provider) announceDue(ctx context.Context) (int, error) {
 }
 
 func (p *Provider) dueChunks(now int64) (chunks []cid.Cid, err error) {
+	if err := p.enter(); err != nil {
+		return nil, err
+	}
+	defer p.exit()
 	err = p.cfg.DB.View(func(txn *badger.Txn) error {
 		return each(txn, p.key(tagAnnounce), false, func(_ *badger.Item, rest []byte) (bool, error) {
 			if len(rest) < 10 || int64(binary.BigEndian.Uint64(rest)) > now {
@@ -71,29 +72,55 @@ func (p *Provider) dueChunks(now int64) (chunks []cid.Cid, err error) {
 
 // announce tells of a chunk that is still here, and plans the next time.
 func (p *Provider) announce(ctx context.Context, chunk cid.Cid) error {
-	next := int64(-1)
-	if p.holds(chunk) {
-		ctx, cancel := context.WithTimeout(ctx, announceTimeout)
-		defer cancel()
-		err := p.cfg.Announcer.Announce(ctx, chunk)
-		if err == nil {
-			p.counts.announced.Add(1)
-			next = p.now().Add(p.cfg.AnnounceEvery).Unix()
-		} else {
-			p.log.Debug("announce chunk", keyCID, chunk, keyError, err)
-			next = p.now().Add(retryDue).Unix()
-		}
+	has, err := p.holds(chunk)
+	if err != nil {
+		return err
 	}
-	return p.commit(func(txn *badger.Txn) error { return p.announceAt(txn, chunk, next) })
+	var next int64
+	if has {
+		next = p.tell(ctx, chunk).Unix()
+	}
+	if err := p.enter(); err != nil {
+		return err
+	}
+	defer p.exit()
+	return p.commit(func(txn *badger.Txn) error {
+		if !p.holdsIn(txn, chunk) {
+			return p.announceAt(txn, chunk, -1)
+		}
+		return p.announceAt(txn, chunk, next) // at once where it came back just now
+	})
+}
+
+// tell calls the announcer and returns when to do so again. It holds no lock meanwhile.
+func (p *Provider) tell(ctx context.Context, chunk cid.Cid) time.Time {
+	ctx, cancel := context.WithTimeout(ctx, announceTimeout)
+	defer cancel()
+	if err := p.cfg.Announcer.Announce(ctx, chunk); err != nil {
+		p.log.Debug("announce chunk", keyCID, chunk, keyError, err)
+		return p.now().Add(retryDue)
+	}
+	p.counts.announced.Add(1)
+	return p.now().Add(p.cfg.AnnounceEvery)
 }
 
 // holds says whether any copy of a chunk is here.
-func (p *Provider) holds(chunk cid.Cid) (has bool) {
-	_ = p.cfg.DB.View(func(txn *badger.Txn) error {
-		return each(txn, p.key(tagChunk, chunkPart(chunk)), false, func(*badger.Item, []byte) (bool, error) {
-			has = true
-			return false, nil
-		})
+func (p *Provider) holds(chunk cid.Cid) (has bool, err error) {
+	if err := p.enter(); err != nil {
+		return false, err
+	}
+	defer p.exit()
+	err = p.cfg.DB.View(func(txn *badger.Txn) error {
+		has = p.holdsIn(txn, chunk)
+		return nil
+	})
+	return has, err
+}
+
+func (p *Provider) holdsIn(txn *badger.Txn, chunk cid.Cid) (has bool) {
+	_ = each(txn, p.key(tagChunk, chunkPart(chunk)), false, func(*badger.Item, []byte) (bool, error) {
+		has = true
+		return false, nil
 	})
 	return has
 }

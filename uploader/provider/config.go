@@ -85,7 +85,8 @@ type Till interface {
 	Channel(ctx context.Context, from peer.ID, id [32]byte) error
 }
 
-// Announcer tells the network that a chunk is here. An error means later.
+// Announcer tells the network that a chunk is here. An error means later. It may call the provider, and
+// is called for a few chunks at once.
 type Announcer interface {
 	Announce(ctx context.Context, chunk cid.Cid) error
 }

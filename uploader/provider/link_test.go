@@ -276,12 +276,18 @@ func TestManyBlocks(t *testing.T) {
 
 // announcements are what a network was told.
 type announcements struct {
+	p     *Provider // asked about each chunk, if set
 	mu    sync.Mutex
 	told  map[cid.Cid]int
 	fails bool
 }
 
-func (a *announcements) Announce(_ context.Context, c cid.Cid) error {
+func (a *announcements) Announce(ctx context.Context, c cid.Cid) error {
+	if a.p != nil { // an announcer may look into what it announces
+		if ok, err := a.p.Has(ctx, c); err != nil || !ok {
+			return errors.New("not here")
+		}
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.fails {
@@ -309,6 +315,7 @@ func TestAnnounce(t *testing.T) {
 	step(0)
 	n.clock.advance(2 * time.Minute)
 	n.restart()
+	a.p = n.p
 	step(1)
 	step(1)
 	n.clock.advance(13 * time.Hour)
