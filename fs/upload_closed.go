@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"syscall"
@@ -66,7 +67,8 @@ func (t *uploadTree) tryReport(n *staged) (verdict, error) {
 	if f == nil || err != nil {
 		return v, err
 	}
-	ctx := t.serving.Load().Context
+	ctx, cancel := t.telling()
+	defer cancel()
 	if err := t.cfg.Uploads.Closed(ctx, *f); err != nil {
 		return verdictFailed, fmt.Errorf("tell that %s is complete: %w", f.Path, err)
 	}
@@ -76,6 +78,11 @@ func (t *uploadTree) tryReport(n *staged) (verdict, error) {
 		n.before, n.unstated, n.pending, n.racy = f.Version, false, false, racy(f.Version)
 	}
 	return verdictDone, nil
+}
+
+// telling is the context in which Uploads is told something. It outlives an unmount, which is no reason to tell less.
+func (t *uploadTree) telling() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), t.cfg.Timeout)
 }
 
 // racy tells whether a file may be written again without its version changing.

@@ -154,6 +154,19 @@ func (t *uploadTree) takeDue(now time.Time) (ready, through []*staged, wait time
 	return ready, through, wait
 }
 
+// takeClosed gives, held, the files whose report was put off for something else than a rename.
+func (t *uploadTree) takeClosed() (files []*staged) {
+	t.closings.mu.Lock()
+	defer t.closings.mu.Unlock()
+	for n, x := range t.closings.due {
+		if !x.temp {
+			t.table.hold(n)
+			files = append(files, n)
+		}
+	}
+	return files
+}
+
 // unsettled counts the files that may be reported at any moment: flushed, closed, or about to be looked at again. It
 // looks in the order in which a file goes through these.
 func (t *uploadTree) unsettled() (count int) {

@@ -266,7 +266,9 @@ func (t *uploadTree) told(c Change, parent *staged, name string) {
 
 // changed tells of a change, in time for what the kernel does next.
 func (t *uploadTree) changed(c Change) {
-	t.cfg.Uploads.Changed(t.serving.Load().Context, c)
+	ctx, cancel := t.telling()
+	defer cancel()
+	t.cfg.Uploads.Changed(ctx, c)
 }
 
 // altered tells that attributes of n have changed. The mode and the time of a file are part of what is uploaded.

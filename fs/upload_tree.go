@@ -93,6 +93,10 @@ func (t *uploadTree) finish() {
 	t.closings.stop()
 	t.work.Wait()
 	t.handles.closeAll()
+	for _, n := range t.takeClosed() {
+		t.settle(n)
+		t.table.release(n)
+	}
 	t.leases.breakAll()
 	t.table.closeAll()
 }
