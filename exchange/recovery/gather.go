@@ -77,7 +77,9 @@ func (g *gathering) run(ctx context.Context) error {
 			<-g.arrived
 		}
 	}()
-	g.searchChunk(ctx, g.lost) // it may only not be found
+	now := make(chan struct{})
+	close(now)
+	g.searchChunk(ctx, g.lost, now) // it may only not be found
 	g.more, g.giveUp = time.NewTimer(g.r.cfg.MoreAfter), time.NewTimer(g.r.cfg.GiveUp)
 	defer g.more.Stop()
 	defer g.giveUp.Stop()
@@ -211,13 +213,18 @@ func (g *gathering) take(i int, b blocks.Block) {
 	}
 }
 
-// searchChunk looks for who keeps a shard's chunk, as nobody known has the shard. Whoever waits for the shard gets it.
-func (g *gathering) searchChunk(ctx context.Context, i int) {
+// searchChunk looks for who keeps a shard's chunk, once nobody known has the shard. Whoever waits for the shard gets it.
+func (g *gathering) searchChunk(ctx context.Context, i int, lacking <-chan struct{}) {
 	if i >= len(g.chunks) || !g.chunks[i].Defined() {
 		return
 	}
 	want := exchange.Want{CID: g.all[i].CID, Dataset: g.chunks[i], Passing: i >= g.need}
 	g.r.work.Go(func() {
+		select {
+		case <-lacking:
+		case <-ctx.Done():
+			return
+		}
 		if _, err := g.r.cfg.Engine.FetchPlain(ctx, want, nil); err != nil && ctx.Err() == nil {
 			g.r.log.Debug("shard not found by its chunk", "cid", want.CID, "chunk", want.Dataset, "err", err)
 		}
@@ -234,18 +241,19 @@ func (g *gathering) launch(ctx context.Context) bool {
 	g.flying++
 	g.landed[i] = false
 	g.r.counts.shards.Add(1)
-	told := false
+	told, lacking := false, make(chan struct{})
 	missing := func() { // from one goroutine
 		if told {
 			return
 		}
 		told = true
-		g.searchChunk(ctx, i)
+		close(lacking)
 		select {
 		case g.absent <- i:
 		default: // so often as this it was lost and found; it is waited for
 		}
 	}
+	g.searchChunk(ctx, i, lacking)
 	want := exchange.Want{CID: g.all[i].CID, Dataset: g.root, Passing: i >= g.need} // parity is of no use here afterwards
 	g.r.work.Go(func() {
 		b, err := g.r.cfg.Engine.FetchPlain(ctx, want, missing)

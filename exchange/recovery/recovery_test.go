@@ -49,11 +49,10 @@ func (w *world) FetchPlain(ctx context.Context, want exchange.Want, missing func
 	if chunks := w.byChunk[want.CID]; chunks != nil {
 		chunks[want.Dataset] = true
 	}
-	if want.Dataset != w.root && want.CID.Prefix().Codec == cid.Raw {
-		w.fetched[want.CID]-- // the engine shares it with the fetch that it helps
-	}
 	wait := 10*time.Millisecond + w.slow[want.CID]
-	w.fetched[want.CID]++
+	if want.Dataset == w.root || want.CID.Prefix().Codec != cid.Raw { // else the engine shares it with the fetch that it helps
+		w.fetched[want.CID]++
+	}
 	back := w.back
 	w.mu.Unlock()
 	if !ok {
