@@ -50,7 +50,7 @@ func (w *world) FetchPlain(ctx context.Context, want exchange.Want, missing func
 		chunks[want.Dataset] = true
 	}
 	wait := 10*time.Millisecond + w.slow[want.CID]
-	if want.Dataset == w.root || want.CID.Prefix().Codec != cid.Raw { // else the engine shares it with the fetch that it helps
+	if want.Dataset == w.root || want.Dataset == w.manifest { // else the engine shares it with the fetch that it helps
 		w.fetched[want.CID]++
 	}
 	back := w.back
