@@ -297,7 +297,7 @@ func TestALargeFile(t *testing.T) {
 	b := newBox(t, db)
 	b.tree.write("large", nil)
 	n := b.tree.find("large")
-	n.size = 600 << 20
+	n.size = 320 << 20
 	most, groups := 0, int64(0)
 	b.tree.read = func(*node) {
 		groups = b.d.Stats().Groups
