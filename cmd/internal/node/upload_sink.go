@@ -144,20 +144,22 @@ func bytesOf(parts []part) (n int64) {
 
 // Manifest implements dataset.Sink.
 func (s *uploadSink) Manifest(ctx context.Context, m dataset.Manifest) error {
-	s.mu.Lock()
-	s.state.Latest = m.ID
-	err := s.saveLocked(ctx)
-	f, ferr := s.manifestFileLocked()
-	s.mu.Unlock()
-	if err := errors.Join(err, ferr); err != nil {
-		return err
-	}
 	n := s.u.n
 	if err := n.register.Add(ctx, m.Root, m.CID); err != nil {
 		return err
 	}
 	n.announceRoot(ctx, m.Root)
 	n.announceRoot(ctx, m.CID)
+	s.mu.Lock()
+	defer s.mu.Unlock() // who asks what of it is placed sees both the new manifest and what is kept for it
+	s.state.Latest = m.ID
+	if err := s.saveLocked(ctx); err != nil {
+		return err
+	}
+	f, err := s.manifestFileLocked()
+	if err != nil {
+		return err
+	}
 	return n.uploader.Put(ctx, f)
 }
 
@@ -235,16 +237,42 @@ func (s *uploadSink) watch(ctx context.Context) {
 	}
 }
 
+// placed tells the dataset of a group that is with providers, and of the manifest when all is.
 func (s *uploadSink) placed(ctx context.Context, id uploader.FileID) error {
 	defer s.u.changed()
 	if id[6] == uploadedGroup {
-		return s.u.set.Placed(ctx, dataset.GroupID(binary.BigEndian.Uint64(id[8:])))
+		if err := s.u.set.Placed(ctx, dataset.GroupID(binary.BigEndian.Uint64(id[8:]))); err != nil {
+			return err
+		}
 	}
 	s.mu.Lock()
-	latest := s.state.Latest
-	s.mu.Unlock()
-	if latest == 0 {
+	defer s.mu.Unlock()
+	if s.state.Latest == 0 {
 		return nil
 	}
-	return s.u.set.ManifestPlaced(ctx, latest)
+	// What Watch told may be of an earlier manifest, so it is asked again.
+	f, err := s.u.n.uploader.Status(ctx, s.file(uploadedManifest, 0))
+	if err != nil || f.State != uploader.Uploaded {
+		return notThere(err)
+	}
+	missing, err := s.missingGroups(ctx)
+	if err != nil || missing {
+		return err
+	}
+	return s.u.set.ManifestPlaced(ctx, s.state.Latest)
+}
+
+// missingGroups says whether a group of the directory is not with providers.
+func (s *uploadSink) missingGroups(ctx context.Context) (bool, error) {
+	all, err := s.u.n.uploader.Uploads(ctx)
+	return slices.ContainsFunc(all, func(f uploader.FileStatus) bool {
+		return s.owns(f.ID) && f.ID[6] == uploadedGroup && f.State != uploader.Uploaded
+	}), err
+}
+
+func notThere(err error) error {
+	if errors.Is(err, uploader.ErrNotFound) {
+		return nil
+	}
+	return err
 }
