@@ -44,7 +44,7 @@ func TestCallsReachTheNode(t *testing.T) {
 		"close channels p":  func() error { _, err := c.CloseChannels(ctx, "p"); return err },
 		"gc":                func() error { _, err := c.GC(ctx); return err },
 		"status":            func() error { _, err := c.Status(ctx); return err },
-		"mount {Dir:/m CID:" + root + " Lazy:true AllowOther:false Remember:true Timeout:2s Readahead:5 Spending:{MaxPrice:<nil> Budget:<nil>} NoPassthrough:true}": func() error {
+		"mount {Dir:/m CID:" + root + " Lazy:true AllowOther:false Remember:true Timeout:2s Readahead:5 Spending:{MaxPrice:<nil> Budget:<nil>} Upload:<nil> NoPassthrough:true}": func() error {
 			_, err := c.Mount(ctx, MountRequest{Dir: "/m", CID: root, Lazy: true, Remember: true, Timeout: 2 * time.Second, Readahead: 5, NoPassthrough: true})
 			return err
 		},
