@@ -44,7 +44,7 @@ func TestHalfRewrittenAgainAndAgain(t *testing.T) {
 	}
 	b.sync()
 	worst := 0.0
-	for round := range 20 {
+	for round := range rewrites {
 		from := r.IntN(files)
 		for i := range files {
 			random := round%2 == 0 && r.IntN(2) == 0
@@ -79,7 +79,7 @@ func TestManySmallChanges(t *testing.T) {
 	db := openDB(t, "")
 	defer db.Close()
 	b := newBox(t, db)
-	for i := range 300 {
+	for i := range smallChanges {
 		b.tree.write(fmt.Sprint(i), b.tree.randomBytes(3000))
 		b.sync()
 	}
@@ -88,7 +88,7 @@ func TestManySmallChanges(t *testing.T) {
 	live := st.LiveBytes * 6 / 4
 	t.Logf("%d groups, %.2f times what is live", st.Groups, float64(st.StoredBytes)/float64(live))
 	if st.Groups > 2*smallClasses*smallMost {
-		t.Errorf("300 changes left %d groups", st.Groups)
+		t.Errorf("%d changes left %d groups", smallChanges, st.Groups)
 	}
 	if st.StoredBytes > 2*live {
 		t.Errorf("%d bytes are stored of %d live", st.StoredBytes, live)
