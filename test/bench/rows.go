@@ -8,6 +8,7 @@ func rows() []row {
 	rows = append(rows, importRows()...)
 	rows = append(rows, networkRows()...)
 	rows = append(rows, protectRows()...)
+	rows = append(rows, encodeRows()...)
 	rows = append(rows, treeRows()...)
 	return append(rows, idleRow(), memoryRow())
 }
