@@ -17,10 +17,16 @@ type rescuedEvent struct {
 	err   error
 }
 
-// late is the timer of a want that has not come in time.
+// maxRescueDatasets is how many datasets a want's block is rescued for. Further ones join the want.
+const maxRescueDatasets = 4
+
+// late is the timer of a want that has not come in time, and for what it is to be rescued.
 type late struct {
 	timer
 	want *want
+	// datasets are those of the intents that want a rescue, to be tried in turn. They are kept beside Want.Dataset,
+	// which is wherever the block is sought now.
+	datasets []cid.Cid
 }
 
 // ring has a want rescued that is slow to come.
@@ -42,13 +48,23 @@ func (m *machine) enter(w *want, e wantEvent) {
 		w.probes = append(w.probes, e.intent)
 		return
 	}
-	if e.rescue && w.late == nil {
+	if e.rescue {
+		m.enterRescue(w, e.want.Dataset)
+	}
+	if len(w.probes) > 0 && w.waits() { // more than a word is wanted now
+		m.enqueue(w)
+	}
+}
+
+// enterRescue has a want rescued for a dataset as soon as it is late or lacking.
+func (m *machine) enterRescue(w *want, dataset cid.Cid) {
+	if w.late == nil {
 		w.late = &late{want: w}
 		w.late.owner = w.late
 		m.timers.set(&w.late.timer, m.now+m.limits.RescueDelay)
 	}
-	if len(w.probes) > 0 && w.waits() { // more than a word is wanted now
-		m.enqueue(w)
+	if l := w.late; len(l.datasets) < maxRescueDatasets && !slices.Contains(l.datasets, dataset) {
+		l.datasets = append(l.datasets, dataset)
 	}
 }
 
@@ -68,7 +84,11 @@ func (m *machine) rescue(w *want) {
 	}
 	w.rescuing = true
 	m.stats.Rescues++
-	m.out.rescues = append(m.out.rescues, w.Want)
+	d := w.late.datasets
+	o := w.Want
+	o.Dataset = d[0]
+	w.late.datasets = append(d[1:len(d):len(d)], d[0])
+	m.out.rescues = append(m.out.rescues, o)
 }
 
 // rescued takes in how a rescue went. A block ends its want in wantStoring. A failed rescue is begun anew when the

@@ -77,6 +77,37 @@ func TestLostBlocksAreRescued(t *testing.T) {
 	checkMachine(t, m)
 }
 
+// TestRescuesAreForTheirDataset: a block that is sought by way of another dataset meanwhile is still rescued for the one
+// that it was asked to be rescued for, and for each in turn where there are several.
+func TestRescuesAreForTheirDataset(t *testing.T) {
+	m := onePeer(t)
+	b, first, second, chunk := leaf(1, 1000), leaf(2, 10).Cid(), leaf(3, 10).Cid(), leaf(4, 10).Cid()
+	m.Step(wantEvent{intent: 1, want: Want{CID: b.Cid(), Dataset: first}, rescue: true})
+	m.Step(wantEvent{intent: 2, want: Want{CID: b.Cid(), Dataset: chunk}})
+	m.Ready()
+	rescue := func() cid.Cid { // the next one's dataset
+		for range 10 {
+			dontHave(m, "p", b)
+			if r := m.Ready(); len(r.rescues) == 1 {
+				return r.rescues[0].Dataset
+			}
+			m.Tick(m.now + time.Minute)
+		}
+		t.Fatal("no rescue")
+		return cid.Undef
+	}
+	for i, dataset := range []cid.Cid{first, first, first, second, first} {
+		if got := rescue(); got != dataset {
+			t.Fatalf("rescue %d is for %s, want %s", i, got, dataset)
+		}
+		if i == 1 {
+			m.Step(wantEvent{intent: 3, want: Want{CID: b.Cid(), Dataset: second}, rescue: true})
+		}
+		m.Step(rescuedEvent{b.Cid(), nil, errors.New("no manifest is known")})
+	}
+	checkMachine(t, m)
+}
+
 // TestSlowBlocksAreRescuedToo: a peer has it, and does not give it.
 func TestSlowBlocksAreRescuedToo(t *testing.T) {
 	m := onePeer(t)

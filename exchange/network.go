@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -85,6 +86,8 @@ type HostNetwork struct {
 	work    sync.WaitGroup // every goroutine and every stream handler
 
 	dirty chan struct{} // has room for one: reports are due
+
+	newcomers atomic.Uint64 // peers that became able to tell of manifests
 
 	mu      sync.Mutex // guards all below
 	stopped bool

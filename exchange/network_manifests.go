@@ -46,6 +46,9 @@ func (n *HostNetwork) Manifests(ctx context.Context, root cid.Cid) ([]cid.Cid, e
 	return out, nil
 }
 
+// Newcomers counts the peers that could be asked by [HostNetwork.Manifests] since the network was made.
+func (n *HostNetwork) Newcomers() uint64 { return n.newcomers.Load() }
+
 func (n *HostNetwork) askManifests(root cid.Cid) *manifestAsk {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -89,23 +89,23 @@ func (n *HostNetwork) up(p peer.ID, presences, pays bool) *remote {
 	}
 	r := n.peers[p]
 	if r != nil && r.presences == presences {
-		r.canMore(pays)
+		n.canMoreLocked(r, pays)
 		return r
 	}
 	if r != nil {
 		n.work.Go(r.close)
 	}
 	r = n.newRemoteLocked(p, presences)
-	r.canMore(pays)
+	n.canMoreLocked(r, pays)
 	n.peers[p] = r
 	n.changedLocked(p)
 	return r
 }
 
-// canMore notes whether the peer speaks the protocol that carries payments and manifests.
-func (r *remote) canMore(yes bool) {
-	if yes {
-		r.pays.Store(true)
+// canMoreLocked notes whether the peer speaks the protocol that carries payments and manifests.
+func (n *HostNetwork) canMoreLocked(r *remote, yes bool) {
+	if yes && !r.pays.Swap(true) {
+		n.newcomers.Add(1)
 	}
 	r.ledger.canPay(yes)
 }

@@ -156,17 +156,32 @@ func (r *Recovery) ask(ctx context.Context, root cid.Cid) ([]cid.Cid, error) {
 	return told, nil
 }
 
+// asking is when peers were asked about a dataset, and what Config.News was then.
+type asking struct {
+	at   time.Time
+	news uint64
+}
+
 // mayAsk says whether it is time to ask peers about a dataset, and that it is done.
 func (r *Recovery) mayAsk(root cid.Cid) bool {
+	now := asking{at: time.Now()}
+	if r.cfg.News != nil {
+		now.news = r.cfg.News()
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now := time.Now()
-	if last, ok := r.asked[root]; ok && now.Sub(last) < r.cfg.AskEvery {
-		return false
+	if last, ok := r.asked[root]; ok {
+		pause := r.cfg.AskEvery
+		if last.news != now.news {
+			pause = r.cfg.AskNews
+		}
+		if now.at.Sub(last.at) < pause {
+			return false
+		}
 	}
 	if len(r.asked) >= maxAsked {
-		for c, at := range r.asked {
-			if now.Sub(at) >= r.cfg.AskEvery || len(r.asked) >= maxAsked {
+		for c, last := range r.asked {
+			if now.at.Sub(last.at) >= r.cfg.AskEvery || len(r.asked) >= maxAsked {
 				delete(r.asked, c)
 				delete(r.told, c)
 			}

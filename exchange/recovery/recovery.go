@@ -47,13 +47,16 @@ type Config struct {
 	Register *Register
 	// Ask asks peers which manifests they know for a dataset; nil asks nobody.
 	Ask func(ctx context.Context, dataset cid.Cid) ([]cid.Cid, error)
+	// News gives a number that is another one when peers have come that Ask did not ask before; nil: it is never known.
+	News func() uint64
 
 	Bytes     int64         // of stripes in memory, all together; default 64 MiB
 	Stripe    int64         // bytes of the largest stripe, which is rebuilt alone where it is above Bytes; default 192 MiB
 	MoreAfter time.Duration // without a shard, after which one more is asked for; default 400 ms
 	NextAfter time.Duration // without a block, after which another manifest is tried beside; default 1 s
 	GiveUp    time.Duration // after which too few shards being known of is final; default 2 s
-	AskEvery  time.Duration // between two askings for one dataset; default 10 s
+	AskEvery  time.Duration // between two askings of the same peers for one dataset; default 10 s
+	AskNews   time.Duration // between two askings for one dataset when other peers have come; default 500 ms
 	Open      int           // manifests kept open; default 64
 	Logger    *slog.Logger  // default: nothing is logged
 }
@@ -71,7 +74,7 @@ type Recovery struct {
 	flights   map[flightKey]*flight
 	manifests map[cid.Cid]*opened
 	forged    map[cid.Cid]struct{}  // manifests that lied; bounded as Open is
-	asked     map[cid.Cid]time.Time // datasets that peers were asked about
+	asked     map[cid.Cid]asking    // datasets that peers were asked about
 	told      map[cid.Cid][]cid.Cid // what they said, of those
 	helped    map[cid.Cid]cid.Cid   // the manifest that helped last, by dataset
 }
@@ -87,10 +90,11 @@ func New(cfg Config) (*Recovery, error) {
 	cfg.NextAfter = cmp.Or(cfg.NextAfter, time.Second)
 	cfg.GiveUp = cmp.Or(cfg.GiveUp, 2*time.Second)
 	cfg.AskEvery = cmp.Or(cfg.AskEvery, 10*time.Second)
+	cfg.AskNews = min(cmp.Or(cfg.AskNews, 500*time.Millisecond), cfg.AskEvery)
 	cfg.Open = cmp.Or(cfg.Open, 64)
 	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
 	return &Recovery{cfg: cfg, log: cfg.Logger, memory: semaphore.NewWeighted(cfg.Bytes), flights: make(map[flightKey]*flight),
-		manifests: make(map[cid.Cid]*opened), forged: make(map[cid.Cid]struct{}), asked: make(map[cid.Cid]time.Time),
+		manifests: make(map[cid.Cid]*opened), forged: make(map[cid.Cid]struct{}), asked: make(map[cid.Cid]asking),
 		told: make(map[cid.Cid][]cid.Cid), helped: make(map[cid.Cid]cid.Cid)}, nil
 }
 

@@ -427,6 +427,37 @@ func TestPeersAreAskedForManifests(t *testing.T) {
 	})
 }
 
+// TestPeersThatCameAreAsked: who knows of no manifest is asked again when its patience is over, or others have come.
+func TestPeersThatCameAreAsked(t *testing.T) {
+	var w *world
+	asked, news := 0, uint64(1)
+	ask := func(_ context.Context, root cid.Cid) ([]cid.Cid, error) {
+		if asked++; news < 3 {
+			return nil, nil
+		}
+		return []cid.Cid{w.manifest}, nil
+	}
+	inWorld(t, 4, 2, 8, Config{Ask: ask, News: func() uint64 { return news }}, func(t *testing.T, world *world) {
+		w = world
+		w.lose(w.data[0].Cid())
+		for i, step := range []struct {
+			pause time.Duration
+			news  uint64
+			asked int
+		}{{0, 1, 1}, {5 * time.Second, 1, 1}, {0, 2, 2}, {100 * time.Millisecond, 2, 2}, {11 * time.Second, 2, 3}, {100 * time.Millisecond, 3, 3}} {
+			time.Sleep(step.pause) // virtual
+			news = step.news
+			if _, err := w.Rescue(t.Context(), w.want(0)); !errors.Is(err, ErrNoManifest) || asked != step.asked {
+				t.Fatalf("step %d: %d askings, want %d: %v", i, asked, step.asked, err)
+			}
+		}
+		time.Sleep(time.Second) // virtual
+		if _, err := w.Rescue(t.Context(), w.want(0)); err != nil || asked != 4 {
+			t.Errorf("%d askings: %v", asked, err)
+		}
+	})
+}
+
 func TestStripesAreBoundedInMemory(t *testing.T) {
 	inWorld(t, 4, 2, 40, Config{Bytes: 20_000}, func(t *testing.T, w *world) {
 		var readers sync.WaitGroup

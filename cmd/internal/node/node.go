@@ -196,7 +196,7 @@ func (n *Node) openExchange(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	n.recovery, err = recovery.New(recovery.Config{Engine: n.exchange, Store: store, Register: n.register, Ask: n.network.Manifests, Logger: n.log})
+	n.recovery, err = recovery.New(recovery.Config{Engine: n.exchange, Store: store, Register: n.register, Ask: n.network.Manifests, News: n.network.Newcomers, Logger: n.log})
 	return err
 }
 
