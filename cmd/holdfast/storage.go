@@ -37,7 +37,7 @@ func listCmd[T any](a *app, name, short, long string, list func(*api.Client, con
 }
 
 func (a *app) uploadsCmd() *cobra.Command {
-	return listCmd(a, "uploads", "list what storage providers are to keep", "Lists content that storage providers are to keep, and how far that has come.",
+	cmd := listCmd(a, "uploads", "list what storage providers are to keep", "Lists content that storage providers are to keep, and how far that has come.",
 		(*api.Client).Uploads, func(all []api.Upload) *ui.Table {
 			t := &ui.Table{Heads: []string{"NAME", ">SIGNED FOR", ">OF", "EXPIRES", "STATE"}}
 			for _, u := range all {
@@ -49,6 +49,8 @@ func (a *app) uploadsCmd() *cobra.Command {
 			}
 			return t
 		})
+	cmd.AddCommand(a.retryUploadCmd(), a.cancelUploadCmd())
+	return cmd
 }
 
 func (a *app) linksCmd() *cobra.Command {

@@ -228,6 +228,16 @@ func (c *Client) Uploads(ctx context.Context) ([]Upload, error) {
 	return call[[]Upload](ctx, c, "GET", "/v1/uploads", nil, nil)
 }
 
+// RetryUpload takes uploads up at once.
+func (c *Client) RetryUpload(ctx context.Context, of UploadRef) (UploadsChanged, error) {
+	return call[UploadsChanged](ctx, c, "POST", "/v1/uploads/retry", nil, of)
+}
+
+// CancelUpload ends uploads until they are retried.
+func (c *Client) CancelUpload(ctx context.Context, of UploadRef) (UploadsChanged, error) {
+	return call[UploadsChanged](ctx, c, "POST", "/v1/uploads/cancel", nil, of)
+}
+
 // Links lists chunks at providers.
 func (c *Client) Links(ctx context.Context) ([]Link, error) {
 	return call[[]Link](ctx, c, "GET", "/v1/links", nil, nil)

@@ -103,6 +103,23 @@ func (s *Server) uploads(w http.ResponseWriter, r *http.Request) error {
 	return answer(w, v, err)
 }
 
+func (s *Server) retryUpload(w http.ResponseWriter, r *http.Request) error {
+	return changeUpload(w, r, s.node.RetryUpload)
+}
+
+func (s *Server) cancelUpload(w http.ResponseWriter, r *http.Request) error {
+	return changeUpload(w, r, s.node.CancelUpload)
+}
+
+func changeUpload(w http.ResponseWriter, r *http.Request, change func(context.Context, UploadRef) (UploadsChanged, error)) error {
+	var of UploadRef
+	if err := decode(w, r, &of); err != nil {
+		return err
+	}
+	v, err := change(r.Context(), of)
+	return answer(w, v, err)
+}
+
 func (s *Server) links(w http.ResponseWriter, r *http.Request) error {
 	v, err := s.node.Links(r.Context())
 	return answer(w, v, err)

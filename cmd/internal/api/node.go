@@ -25,6 +25,9 @@ type Writer interface {
 	// Sync waits until all that is in the upload directory at dir is with providers.
 	Sync(ctx context.Context, dir string) (Synced, error)
 	Uploads(ctx context.Context) ([]Upload, error)
+	// RetryUpload takes uploads up at once, also cancelled ones; CancelUpload ends them until they are retried.
+	RetryUpload(ctx context.Context, of UploadRef) (UploadsChanged, error)
+	CancelUpload(ctx context.Context, of UploadRef) (UploadsChanged, error)
 	Links(ctx context.Context) ([]Link, error)
 	Providers(ctx context.Context) ([]Provider, error)
 }

@@ -179,6 +179,8 @@ func (s *Server) routes() http.Handler {
 		"POST /v1/gc":                  s.gc,
 		"GET /v1/channels":             s.channels,
 		"GET /v1/uploads":              s.uploads,
+		"POST /v1/uploads/retry":       s.retryUpload,
+		"POST /v1/uploads/cancel":      s.cancelUpload,
 		"POST /v1/sync":                s.sync,
 		"GET /v1/links":                s.links,
 		"GET /v1/providers":            s.providers,

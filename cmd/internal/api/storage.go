@@ -56,3 +56,16 @@ type Synced struct {
 	Manifest string     `json:"manifest"`
 	Expires  *time.Time `json:"expires,omitempty"` // the first link of it that does
 }
+
+// UploadRef names uploads: a path in an upload directory, with all below it, or what was added to be uploaded.
+type UploadRef struct {
+	Dir  string `json:"dir,omitempty"`  // where an upload directory is mounted, absolute; empty: Name counts
+	Path string `json:"path,omitempty"` // in it
+	Name string `json:"name,omitempty"` // an upload's ID, its manifest's or root's CID, or its name
+}
+
+// UploadsChanged is what became of uploads that were to be retried or cancelled.
+type UploadsChanged struct {
+	Changed int `json:"changed"`
+	Left    int `json:"left"` // alone: files for which there was nothing to do
+}

@@ -25,12 +25,15 @@ const workRetry = time.Second
 
 // uploadDir is an upload directory that is mounted: its staging tree, and the dataset that is made of it and uploaded.
 type uploadDir struct {
-	n       *Node
-	req     api.UploadRequest
-	dir     string
-	root    *os.Root // staging
-	set     *dataset.Dataset
-	sink    *uploadSink
+	n    *Node
+	req  api.UploadRequest
+	dir  string
+	root *os.Root // staging
+	set  *dataset.Dataset
+	sink *uploadSink
+
+	withheld *withheld
+
 	wake    chan struct{} // has room for one: something has changed
 	stop    context.CancelFunc
 	stopped chan struct{}
@@ -74,7 +77,11 @@ func (n *Node) openUpload(ctx context.Context, dir string, req api.UploadRequest
 	if u.root, err = os.OpenRoot(staging); err != nil {
 		return nil, fmt.Errorf("open staging directory: %w", err)
 	}
-	if u.sink, err = openUploadSink(ctx, u); err != nil {
+	u.sink, err = openUploadSink(ctx, u)
+	if err == nil {
+		u.withheld, err = openWithheld(ctx, u.sink.store, u.sink.key.ChildString("cancelled"))
+	}
+	if err != nil {
 		return nil, errors.Join(err, u.root.Close())
 	}
 	prefix := append(append([]byte{}, repo.PrefixDatasets...), req.Name+"\x00"...)
@@ -236,13 +243,9 @@ func (u *uploadDir) policy() uploader.Policy {
 
 // Sync waits until all that is in an upload directory is with providers.
 func (n *Node) Sync(ctx context.Context, dir string) (api.Synced, error) {
-	dir, err := resolveParent(dir)
+	u, err := n.uploadAt(dir)
 	if err != nil {
 		return api.Synced{}, err
-	}
-	u := n.uploadDirs.find(dir)
-	if u == nil {
-		return api.Synced{}, &api.Error{Code: api.CodeNotFound, Message: fmt.Sprintf("%s is no upload directory that is mounted", dir)}
 	}
 	u.mu.Lock()
 	m := u.mount

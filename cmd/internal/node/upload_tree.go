@@ -59,6 +59,9 @@ func (u *uploadDir) move(from, to string, swap bool) {
 // Closed implements fs.Versions.
 func (u *uploadDir) Closed(ctx context.Context, f fs.File) error {
 	u.note(f)
+	if stays, err := u.withheld.closed(ctx, f); stays || err != nil {
+		return err
+	}
 	defer u.changed()
 	return u.set.Told(ctx, dataset.Change{Kind: dataset.Closed, Path: f.Path, File: dataset.FileID(f.ID), Version: setVersion(f.Version)})
 }
@@ -69,6 +72,9 @@ func (u *uploadDir) Opened(context.Context, fs.File) error { return nil }
 // Recorded implements fs.Versions.
 func (u *uploadDir) Recorded(ctx context.Context, f fs.File) (fs.Version, bool, error) {
 	u.note(f)
+	if v, ok := u.withheld.recorded(f.ID); ok {
+		return v, true, nil
+	}
 	v, known, err := u.set.Version(ctx, dataset.FileID(f.ID))
 	return fs.Version{Bytes: v.Bytes, ModTime: v.ModTime, ChangeTime: v.ChangeTime}, known, err
 }
@@ -76,6 +82,9 @@ func (u *uploadDir) Recorded(ctx context.Context, f fs.File) (fs.Version, bool, 
 // Scanned implements fs.Versions.
 func (u *uploadDir) Scanned(ctx context.Context) error {
 	defer u.changed()
+	if err := u.withheld.scanned(ctx); err != nil {
+		return err
+	}
 	return u.set.Scan(ctx)
 }
 
@@ -91,14 +100,18 @@ func (u *uploadDir) Changed(ctx context.Context, c fs.Change) {
 		u.move(c.Path, c.To, true)
 	case fs.Removed:
 		if c.Last {
-			u.forget(c.File.ID)
+			u.forget(ctx, c.File.ID)
 		}
 	}
 	if c.File.ID != (fs.FileID{}) && c.File.Version != (fs.Version{}) {
-		change.File, change.Version = dataset.FileID(c.File.ID), setVersion(c.File.Version)
+		if held, err := u.withheld.altered(ctx, c.File.ID, c.File.Version); err != nil {
+			u.n.log.Error("version of a cancelled upload is lost", "path", path.Join(u.dir, c.Path), "error", err)
+		} else if !held {
+			change.File, change.Version = dataset.FileID(c.File.ID), setVersion(c.File.Version)
+		}
 	}
 	if c.Replaced != (fs.FileID{}) {
-		u.forget(c.Replaced)
+		u.forget(ctx, c.Replaced)
 	}
 	if err := u.set.Told(ctx, change); err != nil {
 		u.n.log.Error("change of an upload directory is lost until it is mounted anew", "path", path.Join(u.dir, c.Path), "error", err)
@@ -106,7 +119,11 @@ func (u *uploadDir) Changed(ctx context.Context, c fs.Change) {
 	u.changed()
 }
 
-func (u *uploadDir) forget(id fs.FileID) {
+// forget ends all that is remembered of a file that is gone.
+func (u *uploadDir) forget(ctx context.Context, id fs.FileID) {
+	if _, err := u.withheld.drop(ctx, id); err != nil {
+		u.n.log.Warn("cancelled upload is remembered without its file", "path", u.dir, "error", err)
+	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	delete(u.paths, id)
@@ -114,6 +131,9 @@ func (u *uploadDir) forget(id fs.FileID) {
 
 // Status implements fs.States.
 func (u *uploadDir) Status(ctx context.Context, id fs.FileID) (fs.Status, error) {
+	if u.withheld.has(id) {
+		return fs.Status{State: "failed", Err: "cancelled"}, nil
+	}
 	f, err := u.set.File(ctx, dataset.FileID(id))
 	if errors.Is(err, dataset.ErrGone) {
 		return fs.Status{State: "created"}, nil
@@ -186,7 +206,7 @@ func (u *uploadDir) Open(ctx context.Context, id dataset.FileID) (dataset.Staged
 	if m == nil {
 		return nil, dataset.ErrBusy
 	}
-	if !known {
+	if !known || u.withheld.has(fs.FileID(id)) {
 		return nil, dataset.ErrGone
 	}
 	patient, cancel := context.WithTimeout(ctx, leasePatience)
@@ -210,11 +230,24 @@ func (u *uploadDir) Stat(_ context.Context, p string) (dataset.Entry, error) {
 		return dataset.Entry{}, staged(err)
 	}
 	defer dir.Close()
-	return entryAt(dir, path.Base(name(p)))
+	e, _, err := statAt(dir, path.Base(name(p)))
+	return u.veiled(e), err
+}
+
+// veiled makes a file whose upload was cancelled look like what is never uploaded.
+func (u *uploadDir) veiled(e dataset.Entry) dataset.Entry {
+	if e.Kind == dataset.Regular && u.withheld.has(fs.FileID(e.ID)) {
+		e.Kind = dataset.Special
+	}
+	return e
 }
 
 // List implements dataset.Staging.
 func (u *uploadDir) List(_ context.Context, p string, yield func(dataset.Entry) error) error {
+	return u.list(p, func(e dataset.Entry, _ *unix.Statx_t) error { return yield(u.veiled(e)) })
+}
+
+func (u *uploadDir) list(p string, yield func(dataset.Entry, *unix.Statx_t) error) error {
 	dir, err := u.root.Open(name(p))
 	if err != nil {
 		return staged(err)
@@ -223,12 +256,12 @@ func (u *uploadDir) List(_ context.Context, p string, yield func(dataset.Entry) 
 	for {
 		names, err := dir.Readdirnames(1024)
 		for _, n := range names {
-			e, eerr := entryAt(dir, n)
+			e, st, eerr := statAt(dir, n)
 			if errors.Is(eerr, dataset.ErrGone) {
 				continue // since it was listed
 			}
 			if eerr == nil {
-				eerr = yield(e)
+				eerr = yield(e, &st)
 			}
 			if eerr != nil {
 				return eerr
@@ -257,14 +290,13 @@ func staged(err error) error {
 	return err
 }
 
-// entryAt tells what a name in an open directory is.
-func entryAt(dir *os.File, name string) (dataset.Entry, error) {
-	var st unix.Statx_t
-	err := unix.Statx(int(dir.Fd()), name, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_BASIC_STATS|unix.STATX_BTIME, &st)
+// statAt tells what a name in an open directory is.
+func statAt(dir *os.File, name string) (e dataset.Entry, st unix.Statx_t, err error) {
+	err = unix.Statx(int(dir.Fd()), name, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_BASIC_STATS|unix.STATX_BTIME, &st)
 	if err != nil {
-		return dataset.Entry{}, staged(err)
+		return e, st, staged(err)
 	}
-	e := dataset.Entry{Name: name, Mode: os.FileMode(st.Mode) & os.ModePerm, ModTime: st.Mtime.Sec*1e9 + int64(st.Mtime.Nsec)}
+	e = dataset.Entry{Name: name, Mode: os.FileMode(st.Mode) & os.ModePerm, ModTime: st.Mtime.Sec*1e9 + int64(st.Mtime.Nsec)}
 	for bit, flag := range map[uint16]os.FileMode{unix.S_ISUID: os.ModeSetuid, unix.S_ISGID: os.ModeSetgid, unix.S_ISVTX: os.ModeSticky} {
 		if st.Mode&bit != 0 {
 			e.Mode |= flag
@@ -284,11 +316,11 @@ func entryAt(dir *os.File, name string) (dataset.Entry, error) {
 		buf := make([]byte, unix.PathMax)
 		n, err := unix.Readlinkat(int(dir.Fd()), name, buf)
 		if err != nil {
-			return e, staged(err)
+			return e, st, staged(err)
 		}
 		e.Target = string(buf[:n])
 	}
-	return e, nil
+	return e, st, nil
 }
 
 // directoryID names a directory as long as it exists: by its inode, and when that was made.

@@ -13,7 +13,7 @@ var (
 	PrefixUploads        = []byte("u/") // uploader: files, chunks, links
 	PrefixStoragePayment = []byte("w/") // exchange/payment: the same for storage
 	PrefixDatasets       = []byte("e/") // uploader/dataset: upload directories, by name
-	PrefixUploadParts    = []byte("f/") // node: parts of the manifests of upload directories
+	PrefixUploadParts    = []byte("f/") // node: upload directories: parts of their manifests, cancelled files
 	PrefixPeers          = []byte("p/") // repo: peers to stay connected to
 	PrefixMounts         = []byte("m/") // repo: mounts that a daemon restores
 )

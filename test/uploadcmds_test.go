@@ -1,0 +1,88 @@
+package test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/holdfastfs/holdfast/test/swarm"
+)
+
+// TestUploadsCancelRetry: files and protected content that wait for providers are cancelled, stay so over a restart, and
+// go on when they are retried or written again.
+func TestUploadsCancelRetry(t *testing.T) {
+	t.Parallel()
+	s := swarm.New(t)
+	first := s.Start("provider", "--provider")
+	writer := s.Start("writer")
+	writer.Connect(first)
+	file := s.RandomFile(1<<20, 6, "file")
+	manifest := writer.Add(file, "--protect", "4,2", "--upload")
+	up := writer.Mount("up", "", "--upload", "--name", "work")
+	s.MustSh(`mkdir "$1/d"; for f in kept retried d/written d/gone; do cp "$2" "$1/$f"; echo "$f" >> "$1/$f"; done; ln "$1/retried" "$1/linked"`, up, file)
+	s.Eventually("the files to wait for providers", func() bool {
+		waiting := 0
+		for _, u := range uploadsOf(t, writer) {
+			if strings.HasPrefix(u.Text, "uploading: needs 6 providers") {
+				waiting++
+			}
+		}
+		return waiting > 0 && len(uploadsOf(t, writer)) > 2 // content, directory, its manifest
+	})
+
+	if out := writer.Must("uploads", "cancel", up, "retried"); !strings.HasPrefix(out, "1 upload cancelled") {
+		t.Errorf("cancel printed %q", out)
+	}
+	if out := writer.Must("uploads", "cancel", up, up+"/d"); !strings.HasPrefix(out, "2 uploads cancelled") {
+		t.Errorf("cancel of a directory printed %q", out)
+	}
+	writer.Must("uploads", "cancel", manifest)
+	refused(t, writer, 1, []string{"nothing of the name", "holdfast uploads"}, "uploads", "retry", "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku")
+	refused(t, writer, 1, []string{"is not below"}, "uploads", "cancel", up, "../other")
+	cancelled := func(when string, names ...string) {
+		t.Helper()
+		for _, name := range names {
+			state := s.MustSh(`cd "$1"; getfattr --only-values -n user.holdfast.state "$2"; getfattr --only-values -n user.holdfast.error "$2"`, up, name)
+			if state != "failedcancelled" {
+				t.Errorf("%s %s is %s", name, when, state)
+			}
+		}
+	}
+	cancelled("when cancelled", "retried", "linked", "d/written", "d/gone")
+
+	writer.Stop()
+	writer.Start()
+	s.Eventually("the upload directory to be mounted again", func() bool { return len(s.Mounted(up)) == 1 })
+	cancelled("after a restart", "retried", "linked", "d/written", "d/gone")
+	s.MustSh(`echo more >> "$1/d/written"; chmod 600 "$1/d/gone"; mv "$1/d/gone" "$1/d/moved"`, up)
+	for i := range 6 {
+		writer.Connect(s.Start(fmt.Sprint("late", i), "--provider"))
+	}
+	writer.Must("uploads", "retry", up, "kept") // looks for providers at once
+	before := syncOf(t, writer, up)
+	if got, want := s.MustSh(`holdfast=$1; HOLDFAST_PATH=$2 $holdfast ls "$3" | sort | xargs; HOLDFAST_PATH=$2 $holdfast ls "$3/d" | xargs`, s.Bin, writer.Repo, before.Root), "d kept\nwritten\n"; got != want {
+		t.Errorf("what is synced is %q, want %q", got, want)
+	}
+	cancelled("when others are synced", "retried", "linked", "d/moved")
+	for _, u := range uploadsOf(t, writer) {
+		if u.State != "uploaded" && u.Text != "failed: cancelled" {
+			t.Errorf("an upload is %s", u.Text)
+		}
+	}
+
+	writer.Must("uploads", "retry", up, ".")
+	writer.Must("uploads", "retry", manifest)
+	after := syncOf(t, writer, up)
+	m := writer.Mount("m", after.Root)
+	s.MustSh(`diff -r "$1" "$2"`, m, up)
+	writer.Must("umount", m)
+	s.Eventually("the content to be uploaded", func() bool {
+		for _, u := range uploadsOf(t, writer) {
+			if u.State != "uploaded" {
+				return false
+			}
+		}
+		return true
+	})
+	writer.Must("umount", up)
+}
