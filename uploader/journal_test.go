@@ -17,13 +17,17 @@ import (
 
 func openDB(t testing.TB, dir string) *badger.DB {
 	t.Helper()
-	db, err := badger.Open(badger.DefaultOptions(dir).WithLoggingLevel(badger.ERROR).WithMemTableSize(1 << 20).
-		WithValueThreshold(1 << 10).WithValueLogFileSize(4 << 20).WithBlockCacheSize(1 << 20).WithIndexCacheSize(1 << 20).
-		WithNumCompactors(2).WithMetricsEnabled(false))
+	db, err := badger.Open(dbOptions(dir))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return db
+}
+
+func dbOptions(dir string) badger.Options {
+	return badger.DefaultOptions(dir).WithLoggingLevel(badger.ERROR).WithMemTableSize(1 << 20).
+		WithValueThreshold(1 << 10).WithValueLogFileSize(4 << 20).WithBlockCacheSize(1 << 20).WithIndexCacheSize(1 << 20).
+		WithNumCompactors(2).WithMetricsEnabled(false)
 }
 
 // TestJournalKeepsAll writes records of all kinds, many at once, and reads them after a restart.
