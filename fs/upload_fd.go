@@ -33,8 +33,8 @@ func (t *stagedTable) use(n *staged) (int, error) {
 		if err == nil {
 			return t.keep(n, fd), nil
 		}
-		if try == openTries || !t.unnamed(n, parent, name) {
-			return -1, staging(syscall.ESTALE) // somebody changed staging; the next lookup tells the new name
+		if try == openTries || !t.elsewhere(n, parent, name) {
+			return -1, staging(syscall.ESTALE) // somebody changed staging; a lookup of the new name tells it
 		}
 	}
 }

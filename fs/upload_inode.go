@@ -11,11 +11,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// inodeKey tells a staged inode from every other, also from a later one with its number.
+// inodeKey tells a staged inode from every other, also from a later one with its number. The clock of births may
+// stand still for milliseconds, in which a number can be used again: an inode of another kind is another one.
 type inodeKey struct {
 	ino       uint64
 	birthSec  int64
 	birthNsec uint32
+	kind      uint32 // S_IFREG and so on
 }
 
 // staged is a staged inode that the kernel, an open file or a report still to be made refers to. It is reached through
@@ -92,7 +94,7 @@ type stagedTable struct {
 const statMask = unix.STATX_BASIC_STATS | unix.STATX_BTIME
 
 func keyOf(st *unix.Statx_t) inodeKey {
-	return inodeKey{ino: st.Ino, birthSec: st.Btime.Sec, birthNsec: st.Btime.Nsec}
+	return inodeKey{ino: st.Ino, birthSec: st.Btime.Sec, birthNsec: st.Btime.Nsec, kind: uint32(st.Mode) & syscall.S_IFMT}
 }
 
 func versionOf(st *unix.Statx_t) Version {
@@ -151,7 +153,7 @@ func (t *stagedTable) intern(parent *staged, name string, st *unix.Statx_t) *sta
 	n := t.byKey[key]
 	if n == nil {
 		t.next++
-		n = &staged{id: t.next, key: key, kind: uint32(st.Mode) & syscall.S_IFMT, fd: -1}
+		n = &staged{id: t.next, key: key, kind: key.kind, fd: -1}
 		t.byID[n.id], t.byKey[key] = n, n
 	}
 	if n != t.root && parent != nil {
@@ -216,12 +218,22 @@ func (t *stagedTable) renamed(n, oldParent *staged, oldName string, parent *stag
 	t.dropped(dropped)
 }
 
-// unnamed notes that n is not where it was thought to be, and tells whether there is another place to look.
-func (t *stagedTable) unnamed(n, parent *staged, name string) bool {
-	t.renamed(n, parent, name, nil, "")
+// elsewhere tells whether n, which was not under a name, may be under another, which is tried before that one then.
+// The name is kept: what somebody else has put in its place may go away again, and no lookup tells who has the
+// directory open.
+func (t *stagedTable) elsewhere(n, parent *staged, name string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return n.parent != nil
+	if n.parent != parent || n.name != name {
+		return n.parent != nil // renamed meanwhile
+	}
+	if len(n.others) == 0 {
+		return false
+	}
+	first := n.others[0]
+	n.others = append(n.others[1:], place{parent, name})
+	n.parent, n.name = first.parent, first.name
+	return true
 }
 
 // release takes back a hold.

@@ -93,10 +93,8 @@ func TestStaleInode(t *testing.T) {
 	up := newTestUpload(t, 1)
 	a, _ := up.mkdir(t, fuse.FUSE_ROOT_ID, "a"), up.mkdir(t, fuse.FUSE_ROOT_ID, "b")
 	up.mkdir(t, fuse.FUSE_ROOT_ID, "c")
-	if err := os.Remove(filepath.Join(up.cfg.Staging, "a")); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Symlink("/", filepath.Join(up.cfg.Staging, "a")); err != nil {
+	staged, away := filepath.Join(up.cfg.Staging, "a"), filepath.Join(t.TempDir(), "away")
+	if err := errors.Join(os.Rename(staged, away), os.Symlink("/", staged)); err != nil {
 		t.Fatal(err)
 	}
 	up.table.mu.Lock()
@@ -110,6 +108,29 @@ func TestStaleInode(t *testing.T) {
 		if st := up.Lookup(nil, &fuse.InHeader{NodeId: fuse.FUSE_ROOT_ID}, name, &out); st != fuse.EINVAL {
 			t.Errorf("%q: %v", name, st)
 		}
+	}
+	if err := errors.Join(os.Remove(staged), os.Rename(away, staged), os.Mkdir(filepath.Join(staged, "etc"), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	if st := up.Lookup(nil, &fuse.InHeader{NodeId: a.NodeId}, "etc", &out); st != fuse.OK {
+		t.Errorf("a name in what was put back: %v", st)
+	}
+}
+
+// TestReusedInode has an inode's number used again in the same tick of the clock.
+func TestReusedInode(t *testing.T) {
+	table := newTestUpload(t, 1).table
+	seen := make(map[*staged]bool)
+	for _, kind := range []uint32{syscall.S_IFREG, syscall.S_IFLNK, syscall.S_IFDIR, syscall.S_IFREG} {
+		n := table.intern(table.root, "name", &unix.Statx_t{Ino: 1 << 40, Mode: uint16(kind | 0o644), Nlink: 1})
+		seen[n] = true
+		if n.kind != kind {
+			t.Errorf("an inode of kind %o is used as one of %o", kind, n.kind)
+		}
+		defer table.release(n)
+	}
+	if len(seen) != 3 {
+		t.Errorf("%d inodes, want one of each kind", len(seen))
 	}
 }
 
