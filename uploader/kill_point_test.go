@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -25,14 +26,17 @@ type killer struct {
 
 func (k *killer) point(name string) {
 	k.mu.Lock()
-	defer k.mu.Unlock()
 	k.seen = append(k.seen, name)
-	if name != k.at {
-		return
+	here := name == k.at
+	if here {
+		k.nth--
 	}
-	if k.nth--; k.nth < 0 {
+	here = here && k.nth < 0
+	k.mu.Unlock()
+	if here {
+		later(10 * time.Millisecond) // what should not be under way yet would be
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-		select {} // nothing of this process does anything any more
+		select {}
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -271,6 +272,9 @@ func TestProviderIsKilled(t *testing.T) {
 			want := append(points("before taking ", "before answering ", "after answering ")(kinds...), "amid taking data",
 				"before accepting a voucher", "after accepting a voucher")
 			for i, k := range killsOf(t, seen, want) {
+				if hasty && !killTwice && !strings.HasPrefix(k.at, "before answering ") {
+					continue // where it knows and the writer doesn't is where going elsewhere is hard
+				}
 				t.Run(k.name(), func(t *testing.T) {
 					t.Parallel()
 					for try := range uint64(maxTries) {
