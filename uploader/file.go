@@ -67,7 +67,7 @@ const (
 	maxGroups    = 1 << 20
 	maxCopies    = 64
 	maxLifetime  = 100 * 366 * 24 * time.Hour
-	minLifetime  = time.Minute
+	minLifetime  = 10 * time.Second
 	someLifetime = 30 * 24 * time.Hour
 )
 

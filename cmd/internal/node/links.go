@@ -114,7 +114,7 @@ func (n *Node) openUploader() error {
 	}
 	n.uploader, err = uploader.Open(uploader.Config{DB: r.DB, Prefix: repo.PrefixUploads, Self: n.host.ID(), Secret: secret,
 		Chunks: shards{n}, Providers: storageStreams{n}, Candidates: candidates{n}, Payments: n.wallet.storage,
-		MaxPricePerGiBDay: s.MaxStoragePrice, Deposit: s.Deposit, Logger: n.log})
+		MaxPricePerGiBDay: s.MaxStoragePrice, Deposit: s.Deposit, AuditInterval: s.AuditInterval, VanishAfter: s.VanishAfter, Logger: n.log})
 	if err != nil {
 		return fmt.Errorf("open uploads: %w", err)
 	}

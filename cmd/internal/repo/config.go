@@ -41,7 +41,9 @@ type Config struct {
 	MaxExpiry      time.Duration // how far ahead a chunk may be kept
 	ProviderRegion string        // a label that writers may choose by
 
-	MaxStoragePrice uint64 // paid to providers for a GiB and day at most
+	MaxStoragePrice uint64        // paid to providers for a GiB and day at most
+	AuditInterval   time.Duration // within which each link is audited once
+	VanishAfter     time.Duration // of silence, until a provider's links have failed
 
 	Price     uint64 // asked of peers for a MiB, in the ledger's smallest unit
 	Credit    int64  // bytes that a peer gets before it has paid
@@ -69,6 +71,8 @@ func Defaults() Config {
 
 		ProviderQuota: 10e9,
 		MaxExpiry:     366 * 24 * time.Hour,
+		AuditInterval: 24 * time.Hour,
+		VanishAfter:   6 * time.Hour,
 	}
 }
 
