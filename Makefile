@@ -50,7 +50,7 @@ tools:
 	@.ci/tools fusermount3=fuse3 rsync=rsync getfattr=attr sqlite3=sqlite3 vim=vim git=git gcc=gcc fio=fio
 
 tools-demo:
-	@.ci/tools fusermount3=fuse3 diff=diffutils
+	@.ci/tools fusermount3=fuse3 rsync=rsync diff=diffutils
 
 clean: ## remove what was built
 	rm -rf bin

@@ -32,20 +32,23 @@ type demoNode struct {
 	id         api.ID
 }
 
-// spawn starts a daemon; unless it is to be kept it ends with the demo, even if that is killed.
-func (d *demo) spawn(name string) (*demoNode, error) {
+// ledger is the book of payment channels that all nodes of the demo share.
+func (d *demo) ledger() string { return filepath.Join(d.dir, "ledger.json") }
+
+// spawn starts a daemon with settings; unless it is to be kept it ends with the demo, even if that is killed.
+func (d *demo) spawn(name string, settings ...string) (*demoNode, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	n := &demoNode{name: name, repo: filepath.Join(d.dir, strings.ToLower(name)), exited: make(chan struct{})}
-	log, err := os.Create(filepath.Join(d.dir, strings.ToLower(name)+".log"))
+	n := &demoNode{name: name, repo: filepath.Join(d.dir, strings.ReplaceAll(name, " ", "")), exited: make(chan struct{})}
+	log, err := os.Create(n.repo + ".log")
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close()
-	n.cmd = exec.Command(self, "--repo", n.repo, "--log-level", "warn", "daemon", "--network", "local")
-	n.cmd.Env = append(os.Environ(), "HOLDFAST_LEDGER="+filepath.Join(d.dir, "ledger.json"))
+	n.cmd = exec.Command(self, append([]string{"--repo", n.repo, "--log-level", "warn", "daemon", "--network", "local"}, settings...)...)
+	n.cmd.Env = append(os.Environ(), "HOLDFAST_LEDGER="+d.ledger())
 	n.cmd.Stdout, n.cmd.Stderr = log, log
 	// A group of its own: Ctrl-C is for the demo, which then ends its nodes one by one.
 	n.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -65,7 +68,7 @@ func (d *demo) spawn(name string) (*demoNode, error) {
 
 // ready waits until the node answers.
 func (n *demoNode) ready(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, startPatience, fmt.Errorf("node %s does not answer", n.name))
+	ctx, cancel := context.WithTimeoutCause(ctx, startPatience, fmt.Errorf("%s does not answer", n.name))
 	defer cancel()
 	for {
 		c, err := api.Dial(ctx, repo.SocketPath(n.repo))
@@ -76,12 +79,37 @@ func (n *demoNode) ready(ctx context.Context) error {
 		}
 		select {
 		case <-n.exited:
-			return fmt.Errorf("node %s ended at once", n.name)
+			return fmt.Errorf("%s ended at once", n.name)
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
+}
+
+// meet connects the node to another.
+func (n *demoNode) meet(ctx context.Context, other *demoNode) error {
+	if n == other {
+		return nil
+	}
+	if _, err := n.Connect(ctx, other.id.Addresses[:1]); err != nil {
+		return fmt.Errorf("connect %s to %s: %w", n.name, other.name, err)
+	}
+	return nil
+}
+
+// earned is what a peer has paid the node for storage, and how much of that the ledger has paid out.
+func (n *demoNode) earned(ctx context.Context, peer string) (amount, settled uint64, err error) {
+	channels, err := n.Channels(ctx)
+	if err != nil {
+		return 0, 0, fmt.Errorf("channels of %s: %w", n.name, err)
+	}
+	for _, c := range channels {
+		if c.Peer == peer && c.Direction == "receiving" && c.For == "storage" {
+			amount, settled = amount+c.Amount, settled+c.Settled
+		}
+	}
+	return amount, settled, nil
 }
 
 func (n *demoNode) alive() bool {
@@ -100,12 +128,19 @@ func (n *demoNode) kill() error {
 	return err
 }
 
+// askToEnd asks the node to end in order.
+func (n *demoNode) askToEnd() {
+	if n.alive() {
+		n.cmd.Process.Signal(syscall.SIGTERM)
+	}
+}
+
 // stop ends the node in order, and if it does not end, by force.
 func (n *demoNode) stop() error {
 	if !n.alive() {
 		return nil
 	}
-	n.cmd.Process.Signal(syscall.SIGTERM)
+	n.askToEnd()
 	select {
 	case <-n.exited:
 		return nil
@@ -122,7 +157,7 @@ func (n *demoNode) tellLog(w io.Writer) {
 	}
 	for line := range strings.Lines(string(text)) {
 		if strings.Contains(line, "level=") || strings.HasPrefix(line, "holdfast: ") {
-			fmt.Fprintf(w, "node %s: %s\n", n.name, strings.TrimSpace(line))
+			fmt.Fprintf(w, "%s: %s\n", n.name, strings.TrimSpace(line))
 		}
 	}
 }
