@@ -2,7 +2,9 @@ package fs
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 
 	"github.com/ipfs/go-cid"
 	"golang.org/x/sys/unix"
@@ -79,4 +81,22 @@ func (t *uploadTree) makeStubLocked(n *staged, fd int, s *stub) error {
 	t.retract(n)
 	t.recordLocked(n)
 	return t.measureLocked(n)
+}
+
+// Evicted tells whether an open staged file is a stub, and of which CID its bytes are. The directory need not be mounted.
+func Evicted(f *os.File) (c cid.Cid, evicted bool, err error) {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return cid.Undef, false, fmt.Errorf("look for a stub: %w", err)
+	}
+	var value []byte
+	cerr := conn.Control(func(fd uintptr) { value, err = getXattr(int(fd), xattrStub, make([]byte, 256)) })
+	if err = errors.Join(cerr, err); err != nil || value == nil {
+		return cid.Undef, false, err
+	}
+	s, err := decodeStub(value)
+	if err != nil {
+		return cid.Undef, false, err
+	}
+	return s.cid, true, nil
 }

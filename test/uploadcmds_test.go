@@ -3,6 +3,7 @@ package test
 import (
 	"fmt"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/holdfastfs/holdfast/test/swarm"
@@ -85,4 +86,54 @@ func TestUploadsCancelRetry(t *testing.T) {
 		return true
 	})
 	writer.Must("umount", up)
+}
+
+// TestUmountPending: umount says what is still to be uploaded, and the daemon goes on with it, also after kill -9 and
+// without the mount; umount --wait waits, and an interrupt leaves the directory mounted.
+func TestUmountPending(t *testing.T) {
+	t.Parallel()
+	s := swarm.New(t)
+	first := s.Start("provider", "--provider")
+	writer := s.Start("writer")
+	writer.Connect(first)
+	up := writer.Mount("up", "", "--upload", "--name", "work")
+	file := s.RandomFile(1<<20, 7, "file")
+	s.MustSh(`cp "$2" "$1/one"; cp "$2" "$1/two"; echo 2 >> "$1/two"`, up, file)
+	wait := s.Spawn(writer.Command("umount", "--wait", up))
+	s.Eventually("umount to wait", wait.Waits)
+	wait.Signal(syscall.SIGINT)
+	if code := wait.Wait(swarm.Patience); code != 130 || !strings.Contains(wait.Err(), "stays mounted") {
+		t.Errorf("interrupted umount ended with %d: %s", code, wait.Err())
+	}
+	if len(s.Mounted(up)) != 1 {
+		t.Error("an interrupted umount has unmounted")
+	}
+	if out := writer.Must("umount", up); !strings.Contains(out, ": 2 files, 2.0 MiB\n") || !strings.Contains(out, "the daemon goes on") {
+		t.Errorf("umount printed %q", out)
+	}
+	writer.Kill()
+	for i := range 6 {
+		s.Start(fmt.Sprint("late", i), "--provider").Connect(first)
+	}
+	writer.Start()
+	s.Eventually("the files to go up without the mount", func() bool {
+		groups := 0
+		for _, u := range uploadsOf(t, writer) {
+			if u.State != "uploaded" {
+				return false
+			}
+			groups++
+		}
+		return groups > 1
+	})
+
+	up = writer.Mount("up2", "", "--upload", "--name", "work")
+	s.MustSh(`cp "$2" "$1/three"; echo 3 >> "$1/three"`, up, file)
+	if out := writer.Must("umount", "--wait", up); out != "" {
+		t.Errorf("umount --wait printed %q", out)
+	}
+	up = writer.Mount("up3", "", "--upload", "--name", "work")
+	if out := writer.Must("umount", up); out != "" {
+		t.Errorf("umount of what is synced printed %q", out)
+	}
 }

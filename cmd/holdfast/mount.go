@@ -175,32 +175,6 @@ func (a *app) mountRequest(cmd *cobra.Command, args []string, req *api.MountRequ
 	return nil
 }
 
-func (a *app) umountCmd() *cobra.Command {
-	var force bool
-	cmd := &cobra.Command{
-		Use:   "umount DIR…",
-		Short: "end mounts",
-		Long: `Ends mounts of this node, and mounts that a killed node left behind. Reads that wait for the network fail at once. A mount
-in use otherwise stays; --force takes it out of the tree, and programs keep what they have open.`,
-		Example: "  holdfast umount /mnt/photos",
-		Args:    args(1, -1, "at least one directory is"),
-		RunE: a.withNode(func(ctx context.Context, s *session, _ *cobra.Command, args []string) error {
-			for _, dir := range args {
-				abs, err := filepath.Abs(dir)
-				if err == nil {
-					err = s.Unmount(ctx, abs, force)
-				}
-				if err != nil {
-					return fmt.Errorf("umount: %w", err)
-				}
-			}
-			return nil
-		}),
-	}
-	cmd.Flags().BoolVar(&force, "force", false, "also if programs use it")
-	return cmd
-}
-
 func (a *app) mountsCmd() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{

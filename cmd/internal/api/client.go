@@ -223,6 +223,11 @@ func (c *Client) Sync(ctx context.Context, dir string) (Synced, error) {
 	return call[Synced](ctx, c, "POST", "/v1/sync", url.Values{"dir": {dir}}, nil)
 }
 
+// Pending tells what of the upload directory at dir, an absolute path, is not with providers.
+func (c *Client) Pending(ctx context.Context, dir string) (Pending, error) {
+	return call[Pending](ctx, c, "GET", "/v1/pending", url.Values{"dir": {dir}}, nil)
+}
+
 // Uploads lists what providers are to keep.
 func (c *Client) Uploads(ctx context.Context) ([]Upload, error) {
 	return call[[]Upload](ctx, c, "GET", "/v1/uploads", nil, nil)

@@ -98,6 +98,11 @@ func (s *Server) sync(w http.ResponseWriter, r *http.Request) error {
 	return answer(w, v, err)
 }
 
+func (s *Server) pending(w http.ResponseWriter, r *http.Request) error {
+	v, err := s.node.Pending(r.Context(), r.URL.Query().Get("dir"))
+	return answer(w, v, err)
+}
+
 func (s *Server) uploads(w http.ResponseWriter, r *http.Request) error {
 	v, err := s.node.Uploads(r.Context())
 	return answer(w, v, err)

@@ -24,6 +24,8 @@ type Node interface {
 type Writer interface {
 	// Sync waits until all that is in the upload directory at dir is with providers.
 	Sync(ctx context.Context, dir string) (Synced, error)
+	// Pending tells what of the upload directory at dir is not. Of other directories nothing is.
+	Pending(ctx context.Context, dir string) (Pending, error)
 	Uploads(ctx context.Context) ([]Upload, error)
 	// RetryUpload takes uploads up at once, also cancelled ones; CancelUpload ends them until they are retried.
 	RetryUpload(ctx context.Context, of UploadRef) (UploadsChanged, error)

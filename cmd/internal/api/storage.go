@@ -69,3 +69,13 @@ type UploadsChanged struct {
 	Changed int `json:"changed"`
 	Left    int `json:"left"` // alone: files for which there was nothing to do
 }
+
+// Pending is what of an upload directory is not with providers.
+type Pending struct {
+	Upload bool   `json:"upload"`         // it is one; otherwise nothing is pending
+	Files  uint64 `json:"files"`          // with content that providers have not signed for
+	Bytes  uint64 `json:"bytes"`          // of those
+	More   bool   `json:"more,omitempty"` // there may be more: counting took too long
+	Rest   bool   `json:"rest,omitempty"` // all files are, but not yet the directory's manifest as it is now
+	GoesOn bool   `json:"goes_on"`        // the node, a daemon, goes on with them when the directory is unmounted
+}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -66,6 +67,7 @@ type candidates struct{ n *Node }
 func (c candidates) Find(ctx context.Context) ([]uploader.Candidate, error) {
 	ctx, cancel := context.WithTimeout(ctx, searchFor)
 	defer cancel()
+	c.awaitRouting(ctx)
 	found := make(map[peer.ID][]ma.Multiaddr)
 	for info := range c.n.routing.FindProviders(ctx, rendezvous, maxCandidates) {
 		c.n.host.Peerstore().AddAddrs(info.ID, info.Addrs, addressesFor)
@@ -79,9 +81,33 @@ func (c candidates) Find(ctx context.Context) ([]uploader.Candidate, error) {
 	delete(found, c.n.host.ID())
 	var out []uploader.Candidate
 	for p, addrs := range found {
-		out = append(out, uploader.Candidate{ID: p, Networks: networksOf(addrs)})
+		out = append(out, c.candidate(p, addrs))
 	}
 	return out, nil
+}
+
+// routingPoll is how often a search that came before the node knew anybody looks again.
+const routingPoll = 100 * time.Millisecond
+
+// awaitRouting returns when there is somebody to ask, or ctx has ended.
+func (c candidates) awaitRouting(ctx context.Context) {
+	for c.n.routing.Peers() == 0 && len(c.n.host.Network().Peers()) == 0 {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(routingPoll):
+		}
+	}
+}
+
+// candidate is a provider with the networks that it lies in. Where it is connected is what counts; what it or others
+// say of its addresses comes on top.
+func (c candidates) candidate(p peer.ID, addrs []ma.Multiaddr) uploader.Candidate {
+	var all []ma.Multiaddr
+	for _, conn := range c.n.host.Network().ConnsToPeer(p) {
+		all = append(all, conn.RemoteMultiaddr())
+	}
+	return uploader.Candidate{ID: p, Networks: networksOf(append(all, addrs...))}
 }
 
 // networksOf names the networks that addresses lie in.
@@ -121,9 +147,10 @@ func (n *Node) openUploader() error {
 	return nil
 }
 
-// watchProviders tells the uploader of peers that are gone, until ctx ends.
+// watchProviders tells the uploader of providers that have come, and peers that are gone, until ctx ends.
 func (n *Node) watchProviders(ctx context.Context) error {
-	sub, err := n.host.EventBus().Subscribe(new(event.EvtPeerConnectednessChanged), eventbus.BufSize(256), eventbus.Name("holdfast/uploads"))
+	sub, err := n.host.EventBus().Subscribe([]any{new(event.EvtPeerConnectednessChanged), new(event.EvtPeerIdentificationCompleted)},
+		eventbus.BufSize(256), eventbus.Name("holdfast/uploads"))
 	if err != nil {
 		return fmt.Errorf("watch providers: %w", err)
 	}
@@ -136,11 +163,23 @@ func (n *Node) watchProviders(ctx context.Context) error {
 			if !ok {
 				return nil
 			}
-			if gone := e.(event.EvtPeerConnectednessChanged); gone.Connectedness == network.NotConnected {
-				if err := n.uploader.PeerGone(ctx, gone.Peer); err != nil && ctx.Err() == nil {
-					return err
-				}
+			if err := n.peerChanged(ctx, e); err != nil && ctx.Err() == nil {
+				return err
 			}
 		}
 	}
+}
+
+func (n *Node) peerChanged(ctx context.Context, e any) error {
+	switch e := e.(type) {
+	case event.EvtPeerConnectednessChanged:
+		if e.Connectedness == network.NotConnected {
+			return n.uploader.PeerGone(ctx, e.Peer)
+		}
+	case event.EvtPeerIdentificationCompleted:
+		if slices.Contains(e.Protocols, seal.ProtocolID) {
+			return n.uploader.Offer(ctx, []uploader.Candidate{candidates{n}.candidate(e.Peer, e.ListenAddrs)})
+		}
+	}
+	return nil
 }

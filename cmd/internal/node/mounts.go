@@ -65,6 +65,7 @@ func (m *mounts) Run(ctx context.Context) error {
 		for _, s := range saved {
 			restoring.Go(func() { m.restore(ctx, s) })
 		}
+		m.n.resumeUploads(ctx, saved)
 	}
 	<-ctx.Done()
 	restoring.Wait()
@@ -294,6 +295,7 @@ func (n *Node) Unmount(ctx context.Context, dir string, force bool) error {
 			return answer(err)
 		}
 		n.mounts.ended(mnt)
+		n.uploadDirs.waitLeft(ctx, dir)
 		return answer(n.mounts.wait(ctx, func() bool { return n.mounts.closed || n.mounts.byDir[dir] != mnt }))
 	}
 	known, err := n.forgetMount(dir, mnt)

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -34,12 +36,16 @@ type uploadDir struct {
 
 	withheld *withheld
 
-	wake    chan struct{} // has room for one: something has changed
-	stop    context.CancelFunc
-	stopped chan struct{}
+	wake      chan struct{}   // has room for one: something has changed
+	ctx       context.Context // of the work on it
+	stop      context.CancelFunc
+	unmounted chan struct{} // closed when its mount has ended
+	stopped   chan struct{} // closed when nothing works on it any more
+	gone      chan struct{} // closed when another may have its name
 
 	mu    sync.Mutex // guards what follows
 	mount *fs.Upload // nil until it answers
+	left  bool       // it is not mounted any more, and what is in it goes up
 	paths map[fs.FileID]string
 }
 
@@ -61,13 +67,16 @@ func (n *Node) openUpload(ctx context.Context, dir string, req api.UploadRequest
 	if req.Name == "" || req.Name != filepath.Base(req.Name) || req.Name == "." || req.Name == ".." || len(req.Name) > 128 {
 		return nil, &api.Error{Code: api.CodeUsage, Message: fmt.Sprintf("%q is no name for an upload directory", req.Name)}
 	}
-	u := &uploadDir{n: n, req: req, dir: dir, wake: make(chan struct{}, 1), stopped: make(chan struct{}), paths: make(map[fs.FileID]string)}
-	if err := n.uploadDirs.add(req.Name, u); err != nil {
+	u := &uploadDir{n: n, req: req, dir: dir, wake: make(chan struct{}, 1), unmounted: make(chan struct{}), stopped: make(chan struct{}),
+		gone: make(chan struct{}), paths: make(map[fs.FileID]string)}
+	u.ctx, u.stop = context.WithCancel(context.WithoutCancel(ctx))
+	if err := n.uploadDirs.add(ctx, req.Name, u); err != nil {
+		u.stop()
 		return nil, err
 	}
 	defer func() {
 		if err != nil {
-			n.uploadDirs.remove(req.Name)
+			err = errors.Join(err, u.abandon())
 		}
 	}()
 	staging := n.stagingDir(req.Name)
@@ -82,32 +91,42 @@ func (n *Node) openUpload(ctx context.Context, dir string, req api.UploadRequest
 		u.withheld, err = openWithheld(ctx, u.sink.store, u.sink.key.ChildString("cancelled"))
 	}
 	if err != nil {
-		return nil, errors.Join(err, u.root.Close())
+		return nil, err
 	}
 	prefix := append(append([]byte{}, repo.PrefixDatasets...), req.Name+"\x00"...)
 	u.set, err = dataset.Open(ctx, dataset.Config{DB: n.cfg.Repo.DB, Prefix: prefix, Store: uploadStore{u}, Staging: u, Sink: u.sink,
 		Data: req.Protect.K, Parity: req.Protect.M, Temporary: temporary, Flush: n.store.Sync})
-	if err != nil {
-		return nil, errors.Join(err, u.root.Close())
-	}
-	return u, nil
+	return u, err
 }
 
 func (n *Node) stagingDir(name string) string {
 	return filepath.Join(n.cfg.Repo.Dir, "staging", name)
 }
 
-func (us *uploads) add(name string, u *uploadDir) error {
-	us.mu.Lock()
-	defer us.mu.Unlock()
-	if old := us.byName[name]; old != nil {
-		return &api.Error{Code: api.CodeBusy, Message: fmt.Sprintf("upload directory %q is mounted on %s", name, old.dir), Advice: "choose another --name"}
+// add takes a name. One that is not mounted any more, but still worked on, gives way.
+func (us *uploads) add(ctx context.Context, name string, u *uploadDir) error {
+	for {
+		us.mu.Lock()
+		old := us.byName[name]
+		if old == nil {
+			if us.byName == nil {
+				us.byName = make(map[string]*uploadDir)
+			}
+			us.byName[name] = u
+			us.mu.Unlock()
+			return nil
+		}
+		us.mu.Unlock()
+		if !old.hasLeft() {
+			return &api.Error{Code: api.CodeBusy, Message: fmt.Sprintf("upload directory %q is mounted on %s", name, old.dir), Advice: "choose another --name"}
+		}
+		old.stop()
+		select {
+		case <-old.gone:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
-	if us.byName == nil {
-		us.byName = make(map[string]*uploadDir)
-	}
-	us.byName[name] = u
-	return nil
 }
 
 func (us *uploads) remove(name string) {
@@ -119,12 +138,7 @@ func (us *uploads) remove(name string) {
 // stopAll ends the work on all upload directories, also on those whose mounts programs hold on to.
 func (us *uploads) stopAll() {
 	us.mu.Lock()
-	var all []*uploadDir
-	for _, u := range us.byName {
-		if u.stop != nil {
-			all = append(all, u)
-		}
-	}
+	all := slices.Collect(maps.Values(us.byName))
 	us.mu.Unlock()
 	for _, u := range all {
 		u.stop()
@@ -137,7 +151,7 @@ func (us *uploads) find(dir string) *uploadDir {
 	us.mu.Lock()
 	defer us.mu.Unlock()
 	for _, u := range us.byName {
-		if u.dir == dir {
+		if u.dir == dir && !u.hasLeft() {
 			return u
 		}
 	}
@@ -154,50 +168,53 @@ func (n *Node) mountUpload(ctx context.Context, req api.MountRequest) (*fs.Mount
 	if req.Timeout > 0 {
 		timeout = req.Timeout
 	}
+	if err := n.rememberUpload(u.req); err != nil {
+		return nil, errors.Join(err, u.abandon())
+	}
 	m, err := fs.MountUpload(ctx, req.Dir, fs.UploadConfig{Staging: n.stagingDir(u.req.Name), Uploads: u, Blocks: n.blocks,
 		QuotaBytes: u.req.StagingQuota, Timeout: timeout, AllowOther: req.AllowOther, NoPassthrough: req.NoPassthrough,
 		FsName: "holdfast:" + u.req.Name, Logger: n.log})
 	if err != nil {
-		n.uploadDirs.remove(u.req.Name)
-		return nil, errors.Join(err, u.root.Close())
+		return nil, errors.Join(err, u.abandon())
 	}
 	u.mu.Lock()
 	u.mount = m
 	u.mu.Unlock()
-	wctx, stop := context.WithCancel(context.WithoutCancel(ctx))
-	u.stop = stop
-	go u.work(wctx)
-	go func() { // the mount is gone: so is the work on it
-		m.Wait()
-		u.end()
-	}()
+	u.begin(m)
 	return m.Mounted, nil
 }
 
-// end stops the work on an upload directory that is not mounted any more.
-func (u *uploadDir) end() {
+// abandon ends a directory that was opened and is not begun.
+func (u *uploadDir) abandon() (err error) {
 	u.stop()
-	<-u.stopped
-	u.n.uploadDirs.remove(u.req.Name)
-	if err := u.root.Close(); err != nil {
-		u.n.log.Warn("close staging directory", "path", u.dir, "error", err)
+	if u.root != nil {
+		err = u.root.Close()
 	}
+	u.n.uploadDirs.remove(u.req.Name)
+	close(u.stopped)
+	close(u.gone)
+	return err
 }
 
-// work does what is due on the dataset until ctx ends.
+// work does what is due on the dataset until ctx ends, or the directory is mounted no more and all of it is with providers.
 func (u *uploadDir) work(ctx context.Context) {
 	defer close(u.stopped)
+	ctx, cancel := context.WithCancel(ctx)
 	watching := make(chan struct{})
 	go func() {
 		defer close(watching)
 		u.sink.watch(ctx)
 	}()
 	defer func() { <-watching }()
+	defer cancel()
 	for ctx.Err() == nil {
 		next, err := u.set.Work(ctx, time.Now())
 		if err != nil && ctx.Err() == nil {
 			u.n.log.Warn("work on an upload directory failed, trying on", "path", u.dir, "error", err)
 			next = time.Now().Add(workRetry)
+		}
+		if err == nil && u.hasLeft() && u.finished(ctx) {
+			return
 		}
 		u.sleep(ctx, next)
 	}

@@ -80,7 +80,7 @@ func (n *Node) uploadsNamed(ctx context.Context, name string) ([]uploader.FileID
 		if f.ID.String() != name && f.Name != name && !wanted[f.ID] {
 			continue
 		}
-		if u := n.uploadDirs.owner(f.ID); u != nil {
+		if u := n.uploadDirs.owner(f.ID); u != nil && !u.hasLeft() {
 			return nil, &api.Error{Code: api.CodeUsage, Message: fmt.Sprintf("%s is a part of the upload directory %s", name, u.dir),
 				Advice: "name the directory, and a path in it"}
 		}
@@ -175,9 +175,7 @@ func (u *uploadDir) filesIn(ctx context.Context, p string, e dataset.Entry, st *
 	case e.Kind != dataset.Regular:
 		return nil
 	}
-	f := stagedFile{links: st.Nlink, File: fs.File{ID: fs.FileID(e.ID), Path: p, Version: fs.Version{Bytes: int64(st.Size),
-		ModTime: st.Mtime.Sec*1e9 + int64(st.Mtime.Nsec), ChangeTime: st.Ctime.Sec*1e9 + int64(st.Ctime.Nsec)}}}
-	return fn(ctx, f)
+	return fn(ctx, stagedFile{links: st.Nlink, File: fs.File{ID: fs.FileID(e.ID), Path: p, Version: versionAt(st)}})
 }
 
 // retry takes files up again.

@@ -200,14 +200,16 @@ func (l leased) Stat() (dataset.FileStat, error) {
 // Open implements dataset.Staging.
 func (u *uploadDir) Open(ctx context.Context, id dataset.FileID) (dataset.StagedFile, error) {
 	u.mu.Lock()
-	m, p, known := u.mount, u.paths[fs.FileID(id)], false
-	_, known = u.paths[fs.FileID(id)]
+	m, left := u.mount, u.left
+	p, known := u.paths[fs.FileID(id)]
 	u.mu.Unlock()
-	if m == nil {
-		return nil, dataset.ErrBusy
-	}
-	if !known || u.withheld.has(fs.FileID(id)) {
+	switch {
+	case !known || u.withheld.has(fs.FileID(id)):
 		return nil, dataset.ErrGone
+	case left:
+		return u.openResting(ctx, fs.FileID(id), p)
+	case m == nil:
+		return nil, dataset.ErrBusy
 	}
 	patient, cancel := context.WithTimeout(ctx, leasePatience)
 	defer cancel()
@@ -215,6 +217,8 @@ func (u *uploadDir) Open(ctx context.Context, id dataset.FileID) (dataset.Staged
 	switch {
 	case err == nil:
 		return leased{l, io.NewSectionReader(l.Staged, 0, 1<<62)}, nil
+	case errors.Is(err, fs.ErrEvicted):
+		return u.openResting(ctx, fs.FileID(id), p)
 	case errors.Is(err, fs.ErrNotFound):
 		return nil, fmt.Errorf("%w: %w", dataset.ErrGone, err)
 	case ctx.Err() == nil && patient.Err() != nil, errors.Is(err, fs.ErrBusy):

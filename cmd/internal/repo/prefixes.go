@@ -14,6 +14,7 @@ var (
 	PrefixStoragePayment = []byte("w/") // exchange/payment: the same for storage
 	PrefixDatasets       = []byte("e/") // uploader/dataset: upload directories, by name
 	PrefixUploadParts    = []byte("f/") // node: upload directories: parts of their manifests, cancelled files
+	PrefixUnfinished     = []byte("q/") // repo: upload directories that a daemon goes on with when they are not mounted
 	PrefixPeers          = []byte("p/") // repo: peers to stay connected to
 	PrefixMounts         = []byte("m/") // repo: mounts that a daemon restores
 )

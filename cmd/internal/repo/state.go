@@ -49,6 +49,15 @@ func (r *Repo) ForgetMount(dir string) error { return r.forget(PrefixMounts, dir
 // Mounts lists the mounts to restore, by directory.
 func (r *Repo) Mounts() ([]SavedMount, error) { return load[SavedMount](r.DB, PrefixMounts) }
 
+// SaveUpload remembers an upload directory that may have something to upload. It is durable when SaveUpload returns.
+func (r *Repo) SaveUpload(u SavedUpload) error { return r.save(PrefixUnfinished, u.Name, u) }
+
+// ForgetUpload ends what SaveUpload began; an unknown name is no error.
+func (r *Repo) ForgetUpload(name string) error { return r.forget(PrefixUnfinished, name) }
+
+// Uploads lists the upload directories that SaveUpload remembers, by name.
+func (r *Repo) Uploads() ([]SavedUpload, error) { return load[SavedUpload](r.DB, PrefixUnfinished) }
+
 func (r *Repo) save(prefix []byte, name string, v any) error {
 	value, err := json.Marshal(v)
 	if err != nil {
