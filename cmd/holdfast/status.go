@@ -75,6 +75,13 @@ func printStatus(w io.Writer, st api.Status) {
 	if a := st.Announce; a.Sweeping || a.Pending > 0 {
 		line("announcing", "%s blocks, %d done, %d new ones wait, %s", a.Strategy, a.Swept, a.Pending, ui.Count(a.Failed, "failure"))
 	}
+	if u := st.Storage; len(u.Files) > 0 {
+		line("uploads", "%s signed for, %d on their way, %s waiting; %d of %d providers fit, networks: %s", ui.Count(uint64(u.Links), "chunk"),
+			u.Open, ui.Count(uint64(u.Waiting), "chunk"), u.Fit, u.Providers, u.Networks)
+	}
+	if u := st.Storage; u.Provider {
+		line("provider", "%s of %s, %s kept for others", ui.Bytes(uint64(max(0, u.UsedBytes))), ui.Bytes(uint64(u.QuotaBytes)), ui.Count(uint64(u.Chunks), "chunk"))
+	}
 	if st.Exchange.Queued > 0 {
 		line("announce", "%s to do", ui.Count(st.Exchange.Queued, "announcement"))
 	}

@@ -35,9 +35,11 @@ type Provider struct {
 	Price     uint64 `json:"price"` // for a GiB and day
 	Region    string `json:"region,omitempty"`
 	Fits      bool   `json:"fits"`
-	Trouble   string `json:"trouble,omitempty"` // why it is not used
-	Links     int    `json:"links"`             // signed
-	Bytes     int64  `json:"bytes"`             // of those
+
+	Networks []string `json:"networks,omitempty"` // that it lies in: /24, or /56 for IPv6; private addresses have none
+	Trouble  string   `json:"trouble,omitempty"`  // why it is not used
+	Links    int      `json:"links"`              // signed
+	Bytes    int64    `json:"bytes"`              // of those
 }
 
 // UploadRequest is how an upload directory is to be kept. Zero fields mean the node's defaults.
@@ -78,4 +80,21 @@ type Pending struct {
 	More   bool   `json:"more,omitempty"` // there may be more: counting took too long
 	Rest   bool   `json:"rest,omitempty"` // all files are, but not yet the directory's manifest as it is now
 	GoesOn bool   `json:"goes_on"`        // the node, a daemon, goes on with them when the directory is unmounted
+}
+
+// StorageStatus is how the node's content is kept by others, and what it keeps for them.
+type StorageStatus struct {
+	Files     map[string]int `json:"files"` // by state; an upload directory is several
+	Links     int            `json:"links"` // signed
+	Open      int            `json:"open_links"`
+	Waiting   int            `json:"waiting_chunks"` // for room or providers
+	Providers int            `json:"providers"`
+	Fit       int            `json:"fitting_providers"`
+	Networks  string         `json:"networks"`
+	Owed      uint64         `json:"owed"` // for pledges that are not paid yet
+
+	Provider   bool  `json:"provider"` // the rest is of what is kept for others
+	QuotaBytes int64 `json:"quota_bytes,omitempty"`
+	UsedBytes  int64 `json:"used_bytes,omitempty"`
+	Chunks     int   `json:"chunks,omitempty"`
 }

@@ -157,6 +157,7 @@ type Status struct {
 	Money    MoneyStatus    `json:"money"`
 	Announce AnnounceStatus `json:"announce"`
 	Recovery RecoveryStatus `json:"recovery"`
+	Storage  StorageStatus  `json:"storage"`
 	Limits   []LimitStatus  `json:"limits"`
 	Peers    int            `json:"peers"`
 	Mounts   []Mount        `json:"mounts"`

@@ -127,6 +127,11 @@ func networksOf(addrs []ma.Multiaddr) (names []string) {
 	return names
 }
 
+// networkOptions are the values of the setting networks.
+var networkOptions = map[string]uploader.Networks{
+	"prefer": uploader.NetworksPrefer, "strict": uploader.NetworksStrict, "ignore": uploader.NetworksIgnore,
+}
+
 // openUploader opens the writer's end of storage links.
 func (n *Node) openUploader() error {
 	s, r := n.cfg.Settings, n.cfg.Repo
@@ -140,7 +145,8 @@ func (n *Node) openUploader() error {
 	}
 	n.uploader, err = uploader.Open(uploader.Config{DB: r.DB, Prefix: repo.PrefixUploads, Self: n.host.ID(), Secret: secret,
 		Chunks: shards{n}, Providers: storageStreams{n}, Candidates: candidates{n}, Payments: n.wallet.storage,
-		MaxPricePerGiBDay: s.MaxStoragePrice, Deposit: s.Deposit, AuditInterval: s.AuditInterval, VanishAfter: s.VanishAfter, Logger: n.log})
+		MaxPricePerGiBDay: s.MaxStoragePrice, Deposit: s.Deposit, AuditInterval: s.AuditInterval, VanishAfter: s.VanishAfter,
+		Networks: networkOptions[s.Networks], Logger: n.log})
 	if err != nil {
 		return fmt.Errorf("open uploads: %w", err)
 	}

@@ -20,13 +20,16 @@ func (n *Node) place(ctx context.Context, c cid.Cid, name string, policy uploade
 	if err != nil {
 		return err
 	}
-	_, parity := m.Code()
+	data, parity := m.Code()
 	f := uploader.File{ID: uploadOf(c), Name: name, Policy: policy}
 	for g, err := range m.Groups(ctx) {
 		if err != nil {
 			return err
 		}
-		group := uploader.Group{Parity: parity}
+		group := uploader.Group{Parity: parity, Data: data}
+		for _, s := range g.Stripes {
+			group.Stripes = append(group.Stripes, len(s.Data))
+		}
 		for _, column := range g.Columns() {
 			if group.Columns, err = appendColumn(group.Columns, column); err != nil {
 				return err
@@ -138,7 +141,7 @@ func (n *Node) Providers(ctx context.Context) ([]api.Provider, error) {
 	out := []api.Provider{}
 	for _, p := range all {
 		out = append(out, api.Provider{ID: p.ID.String(), FreeBytes: p.FreeBytes, Price: p.PricePerGiBDay, Region: p.Region, Known: p.Quoted,
-			Fits: p.Fits, Trouble: p.Trouble, Links: p.Links, Bytes: p.Bytes})
+			Fits: p.Fits, Trouble: p.Trouble, Links: p.Links, Bytes: p.Bytes, Networks: p.Networks})
 	}
 	return out, nil
 }

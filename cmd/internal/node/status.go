@@ -8,6 +8,7 @@ import (
 	"github.com/holdfastfs/holdfast/cmd/internal/api"
 	"github.com/holdfastfs/holdfast/cmd/internal/repo"
 	"github.com/holdfastfs/holdfast/exchange"
+	"github.com/holdfastfs/holdfast/uploader"
 )
 
 // Status is the node on one screen.
@@ -33,11 +34,40 @@ func (n *Node) Status(ctx context.Context) (st api.Status, err error) {
 	r := n.recovery.Stats()
 	st.Recovery = api.RecoveryStatus{Rescues: r.Rescues, Failures: r.Failures, Stripes: r.Stripes, Blocks: r.Rebuilt, Bytes: r.Bytes,
 		Shards: r.Shards, Active: r.Active, Manifests: r.Manifests}
+	if st.Storage, err = n.storageStatus(ctx); err != nil {
+		return st, err
+	}
 	st.Limits = n.limitStatus(w)
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	st.Memory = api.MemoryStatus{HeapBytes: m.HeapAlloc, LimitBytes: uint64(n.memory), Goroutines: runtime.NumGoroutine()}
 	return st, nil
+}
+
+func (n *Node) storageStatus(ctx context.Context) (api.StorageStatus, error) {
+	s, err := n.uploader.Stats(ctx)
+	if err != nil {
+		return api.StorageStatus{}, answer(err)
+	}
+	out := api.StorageStatus{Files: make(map[string]int), Waiting: s.Waiting, Providers: s.Providers, Fit: s.Fit, Owed: s.Owed,
+		Networks: n.cfg.Settings.Networks}
+	for state, count := range s.Files {
+		out.Files[state.String()] = count
+	}
+	for state, count := range s.Links {
+		switch state {
+		case uploader.LinkSigned:
+			out.Links += count
+		case uploader.LinkFailed:
+		default:
+			out.Open += count
+		}
+	}
+	if n.provider != nil {
+		p := n.provider.Stats()
+		out.Provider, out.QuotaBytes, out.UsedBytes, out.Chunks = true, p.QuotaBytes, p.UsedBytes, p.Whole
+	}
+	return out, nil
 }
 
 func exchangeStatus(x exchange.Stats, w exchange.NetworkStats) api.ExchangeStatus {

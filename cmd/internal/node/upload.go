@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/holdfastfs/holdfast/cmd/internal/api"
@@ -39,6 +40,7 @@ type uploadDir struct {
 	wake      chan struct{}   // has room for one: something has changed
 	ctx       context.Context // of the work on it
 	stop      context.CancelFunc
+	begun     atomic.Bool
 	unmounted chan struct{} // closed when its mount has ended
 	stopped   chan struct{} // closed when nothing works on it any more
 	gone      chan struct{} // closed when another may have its name
@@ -144,6 +146,18 @@ func (us *uploads) stopAll() {
 		u.stop()
 		<-u.stopped
 	}
+}
+
+// list returns those that are worked on.
+func (us *uploads) list() (all []*uploadDir) {
+	us.mu.Lock()
+	defer us.mu.Unlock()
+	for _, u := range us.byName {
+		if u.begun.Load() {
+			all = append(all, u)
+		}
+	}
+	return all
 }
 
 // find returns the upload directory that is mounted on dir.

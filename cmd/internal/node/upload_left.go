@@ -16,6 +16,7 @@ import (
 // begin works on an upload directory: until its mount m has ended, and then until all of it is with providers. Without a
 // mount it is only the latter.
 func (u *uploadDir) begin(m *fs.Upload) {
+	u.begun.Store(true)
 	go u.work(u.ctx)
 	go func() {
 		if m != nil {

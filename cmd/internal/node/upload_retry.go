@@ -95,10 +95,8 @@ func (n *Node) uploadsNamed(ctx context.Context, name string) ([]uploader.FileID
 
 // owner returns the upload directory that a file at the uploader belongs to, if it is mounted.
 func (us *uploads) owner(id uploader.FileID) *uploadDir {
-	us.mu.Lock()
-	defer us.mu.Unlock()
-	for _, u := range us.byName {
-		if u.sink != nil && u.sink.owns(id) {
+	for _, u := range us.list() {
+		if u.sink.owns(id) {
 			return u
 		}
 	}

@@ -42,6 +42,7 @@ type Config struct {
 	ProviderRegion string        // a label that writers may choose by
 
 	MaxStoragePrice uint64        // paid to providers for a GiB and day at most
+	Networks        string        // "prefer", "strict" or "ignore": whether a stripe's providers lie in different networks
 	AuditInterval   time.Duration // within which each link is audited once
 	VanishAfter     time.Duration // of silence, until a provider's links have failed
 
@@ -71,6 +72,7 @@ func Defaults() Config {
 
 		ProviderQuota: 10e9,
 		MaxExpiry:     366 * 24 * time.Hour,
+		Networks:      "prefer",
 		AuditInterval: 24 * time.Hour,
 		VanishAfter:   6 * time.Hour,
 	}
