@@ -20,16 +20,13 @@ func (n *Node) place(ctx context.Context, c cid.Cid, name string, policy uploade
 	if err != nil {
 		return err
 	}
-	data, parity := m.Code()
+	_, parity := m.Code()
 	f := uploader.File{ID: uploadOf(c), Name: name, Policy: policy}
 	for g, err := range m.Groups(ctx) {
 		if err != nil {
 			return err
 		}
-		group := uploader.Group{Parity: parity, Data: data}
-		for _, s := range g.Stripes {
-			group.Stripes = append(group.Stripes, len(s.Data))
-		}
+		group := uploader.Group{Parity: parity}
 		for _, column := range g.Columns() {
 			if group.Columns, err = appendColumn(group.Columns, column); err != nil {
 				return err
