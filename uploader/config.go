@@ -73,8 +73,9 @@ type Limits struct {
 
 // Chunks reads what is to be stored.
 type Chunks interface {
-	// ReadShard returns the bytes of one shard of a chunk, rebuilding them where they are not here any more.
-	// They are checked against the CID by the caller, who owns them. An error means later.
+	// ReadShard returns the bytes of one shard of a chunk, from wherever they are. It may take as long as ctx
+	// lasts for one that is lost: the uploader rebuilds it out of others. Bytes are checked against the CID by
+	// the caller, who only reads them. An error means later. It is called concurrently.
 	ReadShard(ctx context.Context, shard cid.Cid) ([]byte, error)
 }
 

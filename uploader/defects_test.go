@@ -408,12 +408,12 @@ func TestDefectBytesAreTrustedUnchecked(t *testing.T) {
 	read := slices.Clone(good)
 	s := newSealer(Config{Secret: make([]byte, 32), Chunks: readerFunc(func() []byte { return read }), Limits: Limits{Sealers: 1, TransferFor: time.Hour}}, j)
 	l := record{Chunk: id, Provider: "p", Bytes: int64(len(good))}
-	if _, err := s.seal(t.Context(), &l); err != nil {
+	if _, err := s.seal(t.Context(), &l, nil); err != nil {
 		t.Errorf("seal good bytes: %v", err)
 	}
 	for _, read = range [][]byte{nil, good[1:], []byte("what the descriptor said")} {
 		var local errLocal
-		if _, err := s.seal(t.Context(), &l); !errors.Is(err, errShard) || !errors.As(err, &local) {
+		if _, err := s.seal(t.Context(), &l, nil); !errors.Is(err, errShard) || !errors.As(err, &local) {
 			t.Errorf("seal %q: %v", read, err)
 		}
 	}

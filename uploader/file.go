@@ -53,6 +53,10 @@ type Group struct {
 	Columns []Column
 	Parity  int // how many of the columns are parity
 	Copies  int // links per chunk, whatever the policy says; 0: as the policy says
+
+	// What follows says how the columns' shards make stripes, so that lost ones can be rebuilt.
+	Data    int   // blocks of a full stripe; 0: as many as there are columns of data
+	Stripes []int // blocks of each stripe, in order; nil: as many as there are columns of data
 }
 
 // Column is a chunk of a group.
@@ -109,6 +113,7 @@ type checked struct {
 type checkedGroup struct {
 	id    GroupID
 	bytes []int64 // by column
+	code  code
 }
 
 // check reads a file, and fails with ErrInvalid where it can't be kept.
@@ -136,29 +141,32 @@ func (g Group) check() (checkedGroup, error) {
 		return checkedGroup{}, fmt.Errorf("%d columns, %d of parity, %d copies: %w", n, g.Parity, g.Copies, ErrInvalid)
 	}
 	c := checkedGroup{id: g.ID()}
+	var shards []int
 	for j, column := range g.Columns {
-		bytes, err := column.check()
+		chunk, err := column.check()
 		if err != nil {
 			return c, fmt.Errorf("column %d: %w", j, err)
 		}
-		c.bytes = append(c.bytes, bytes)
+		c.bytes, shards = append(c.bytes, chunk.Bytes()), append(shards, len(chunk))
 	}
-	return c, nil
+	var err error
+	c.code, err = codeOf(g, shards)
+	return c, err
 }
 
-func (c Column) check() (bytes int64, err error) {
+func (c Column) check() (erasure.Chunk, error) {
 	if !c.Chunk.Defined() || len(c.Descriptor) > seal.MaxDescriptorBytes {
-		return 0, fmt.Errorf("chunk %s with a descriptor of %d bytes: %w", c.Chunk, len(c.Descriptor), ErrInvalid)
+		return nil, fmt.Errorf("chunk %s with a descriptor of %d bytes: %w", c.Chunk, len(c.Descriptor), ErrInvalid)
 	}
 	if is, err := c.Chunk.Prefix().Sum(c.Descriptor); err != nil || !is.Equals(c.Chunk) {
-		return 0, fmt.Errorf("chunk %s is not its descriptor's: %w", c.Chunk, ErrInvalid)
+		return nil, fmt.Errorf("chunk %s is not its descriptor's: %w", c.Chunk, ErrInvalid)
 	}
 	chunk, err := erasure.DecodeChunk(c.Descriptor)
 	if err != nil {
-		return 0, fmt.Errorf("%w: %w", ErrInvalid, err)
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
-	if bytes = chunk.Bytes(); bytes < 1 {
-		return 0, fmt.Errorf("chunk %s is empty: %w", c.Chunk, ErrInvalid)
+	if chunk.Bytes() < 1 {
+		return nil, fmt.Errorf("chunk %s is empty: %w", c.Chunk, ErrInvalid)
 	}
-	return bytes, nil
+	return chunk, nil
 }

@@ -44,7 +44,7 @@ func parseFile(id, value []byte) (r fileRecord, err error) {
 }
 
 func (r *groupRecord) toPB() *pb.Group {
-	m := &pb.Group{Copies: uint32(r.Copies), Parity: uint32(r.Parity)}
+	m := &pb.Group{Copies: uint32(r.Copies), Parity: uint32(r.Parity), Data: uint32(r.Code.Data), Stripes: r.Code.Stripes}
 	for _, c := range r.Chunks {
 		m.Chunks = append(m.Chunks, c.Bytes())
 	}
@@ -59,7 +59,7 @@ func parseGroup(id, value []byte) (r groupRecord, err error) {
 	if len(id) != len(r.ID) {
 		return r, fmt.Errorf("group ID of %d bytes: %w", len(id), errJournal)
 	}
-	r = groupRecord{ID: GroupID(id), Copies: int(m.Copies), Parity: int(m.Parity)}
+	r = groupRecord{ID: GroupID(id), Copies: int(m.Copies), Parity: int(m.Parity), Code: code{Data: int(m.Data), Stripes: m.Stripes}}
 	for _, b := range m.Chunks {
 		c, err := cid.Cast(b)
 		if err != nil {

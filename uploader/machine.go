@@ -110,6 +110,7 @@ type groupRecord struct {
 	Chunks []cid.Cid
 	Copies int
 	Parity int
+	Code   code
 }
 
 type chunkRecord struct {

@@ -25,6 +25,7 @@ type group struct {
 	chunks []*chunk // by column; with k = 1 several may be one
 	copies int
 	parity int
+	code   code
 	files  map[*file]struct{}
 
 	sums  sums
@@ -126,9 +127,13 @@ func (m *machine) roundUp(lifetime time.Duration) int64 {
 // group returns the group of an ID, new or known.
 func (m *machine) group(g Group, c checkedGroup) *group {
 	if known := m.groups[c.id]; known != nil {
+		if known.code.Data == 0 && c.code.Data > 0 { // it was added when nobody said
+			known.code = c.code
+			m.out.groups = append(m.out.groups, known.record())
+		}
 		return known
 	}
-	n := &group{id: c.id, copies: g.Copies, parity: g.Parity, files: make(map[*file]struct{})}
+	n := &group{id: c.id, copies: g.Copies, parity: g.Parity, code: c.code, files: make(map[*file]struct{})}
 	for j, column := range g.Columns {
 		k := m.chunks[column.Chunk]
 		if k == nil {
@@ -325,7 +330,7 @@ func (f *file) record() fileRecord {
 }
 
 func (g *group) record() groupRecord {
-	r := groupRecord{ID: g.id, Copies: g.copies, Parity: g.parity}
+	r := groupRecord{ID: g.id, Copies: g.copies, Parity: g.parity, Code: g.code}
 	for _, c := range g.chunks {
 		r.Chunks = append(r.Chunks, c.id)
 	}

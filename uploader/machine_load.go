@@ -55,7 +55,7 @@ func (m *machine) load(c contents) {
 
 // loadGroup returns a group, or nil where a chunk of it is not known.
 func (m *machine) loadGroup(r groupRecord) *group {
-	g := &group{id: r.ID, copies: r.Copies, parity: r.Parity, files: make(map[*file]struct{}), stale: true}
+	g := &group{id: r.ID, copies: r.Copies, parity: r.Parity, code: r.Code, files: make(map[*file]struct{}), stale: true}
 	for _, id := range r.Chunks {
 		c := m.chunks[id]
 		if c == nil {

@@ -35,11 +35,12 @@ func (w work) String() string { return workNames[w] }
 type task struct {
 	id       uint64
 	work     work
-	provider *provider   // its ID alone is read by others
-	link     record      // where it is about a link
-	missing  seal.Bitmap // data
-	amount   uint64      // channel: what is to be paid through it soon
-	segments []uint32    // audit
+	provider *provider     // its ID alone is read by others
+	link     record        // where it is about a link
+	groups   []groupRecord // seal: those with parity that the chunk is in
+	missing  seal.Bitmap   // data
+	amount   uint64        // channel: what is to be paid through it soon
+	segments []uint32      // audit
 	nonce    seal.Nonce
 	now      time.Time // on the wall
 }
@@ -230,6 +231,12 @@ func (m *machine) start(w work, p *provider, l *link) {
 		t.link, t.missing = l.record, l.missing
 	}
 	switch w {
+	case workSeal:
+		for _, g := range l.chunk.groups {
+			if g.parity > 0 {
+				t.groups = append(t.groups, g.record())
+			}
+		}
 	case workChannel:
 		for _, x := range p.links {
 			if x.live() && !x.Paid {

@@ -21,7 +21,7 @@ func (u *Uploader) carryOut(ctx context.Context, t task) (e doneEvent) {
 	case workSearch:
 		e.found, e.err = u.find(ctx)
 	case workSeal:
-		e.root, e.err = u.sealer.seal(ctx, &t.link)
+		e.root, e.err = u.sealer.seal(ctx, &t.link, t.groups)
 	case workPay:
 		e.voucher, e.err = u.pay(ctx, &t.link)
 	case workData:

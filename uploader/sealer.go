@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/ipfs/go-cid"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/holdfastfs/holdfast/erasure"
 	"github.com/holdfastfs/holdfast/uploader/seal"
@@ -25,7 +26,8 @@ type sealer struct {
 	chunks  Chunks
 	journal journal
 	slots   chan struct{}
-	most    time.Duration // that reading a chunk may take
+	memory  *semaphore.Weighted // bytes of stripes that are being rebuilt
+	most    time.Duration       // that reading a chunk may take
 
 	mu   sync.Mutex // guards held
 	held map[seal.LinkID]*sealed
@@ -47,7 +49,7 @@ func (s *sealed) segment(i int) []byte {
 func newSealer(cfg Config, j journal) *sealer {
 	return &sealer{
 		secret: cfg.Secret, chunks: cfg.Chunks, journal: j,
-		slots: make(chan struct{}, cfg.Limits.Sealers), most: cfg.Limits.TransferFor, held: make(map[seal.LinkID]*sealed),
+		slots: make(chan struct{}, cfg.Limits.Sealers), memory: semaphore.NewWeighted(rebuildBytes), most: cfg.Limits.TransferFor, held: make(map[seal.LinkID]*sealed),
 	}
 }
 
@@ -75,8 +77,9 @@ func (s *sealer) get(id seal.LinkID) *sealed {
 	return nil
 }
 
-// seal reads a link's chunk, seals it and returns its root. All errors are local.
-func (s *sealer) seal(ctx context.Context, r *record) ([32]byte, error) {
+// seal reads a link's chunk, of which lost shards are rebuilt from groups, seals it and returns its root. All
+// errors are local.
+func (s *sealer) seal(ctx context.Context, r *record, groups []groupRecord) ([32]byte, error) {
 	select {
 	case s.slots <- struct{}{}:
 		defer func() { <-s.slots }()
@@ -87,7 +90,7 @@ func (s *sealer) seal(ctx context.Context, r *record) ([32]byte, error) {
 	defer cancel()
 	k := sealed{key: seal.KeyFor(s.secret, r.Provider, r.Chunk)}
 	var err error
-	if k.bytes, err = s.read(ctx, r); err == nil {
+	if k.bytes, err = s.read(ctx, r, groups); err == nil {
 		k.segments, err = k.key.Seal(k.bytes, k.bytes)
 	}
 	if err != nil {
@@ -102,27 +105,22 @@ func (s *sealer) seal(ctx context.Context, r *record) ([32]byte, error) {
 }
 
 // read returns a chunk's bytes, each shard checked against its CID, so that nobody else is blamed for it.
-func (s *sealer) read(ctx context.Context, r *record) ([]byte, error) {
-	descriptor, err := s.journal.descriptor(r.Chunk)
+func (s *sealer) read(ctx context.Context, r *record, groups []groupRecord) ([]byte, error) {
+	shards, err := s.shards(r.Chunk)
 	if err != nil {
 		return nil, err
 	}
-	shards, err := erasure.DecodeChunk(descriptor)
+	b := make([]byte, r.Bytes)
+	return b, (&rebuilder{chunks: s.chunks, shards: s.shards, groups: groups, memory: s.memory}).read(ctx, r.Chunk, shards, b)
+}
+
+// shards lists a chunk's shards.
+func (s *sealer) shards(chunk cid.Cid) (erasure.Chunk, error) {
+	descriptor, err := s.journal.descriptor(chunk)
 	if err != nil {
 		return nil, err
 	}
-	b := make([]byte, 0, r.Bytes)
-	for _, shard := range shards {
-		part, err := s.chunks.ReadShard(ctx, shard.CID)
-		if err != nil {
-			return nil, fmt.Errorf("read shard %s: %w", shard.CID, err)
-		}
-		if err := check(shard, part); err != nil {
-			return nil, err
-		}
-		b = append(b, part...)
-	}
-	return b, nil
+	return erasure.DecodeChunk(descriptor)
 }
 
 func check(shard erasure.Shard, b []byte) error {

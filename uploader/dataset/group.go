@@ -207,6 +207,9 @@ func decodeStripes(value []byte) ([]erasure.Stripe, error) {
 // columns describes a group's chunks.
 func columns(id GroupID, g erasure.Group) (Group, error) {
 	out := Group{ID: id}
+	for _, s := range g.Stripes {
+		out.Stripes = append(out.Stripes, len(s.Data))
+	}
 	for i, c := range g.Columns() {
 		chunk, descriptor, err := c.Encode()
 		if err != nil {

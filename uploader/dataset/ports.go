@@ -113,6 +113,7 @@ type Column struct {
 type Group struct {
 	ID      GroupID
 	Columns []Column
+	Stripes []int // blocks of each stripe, in order
 }
 
 // ManifestID names a manifest that was written. IDs grow.

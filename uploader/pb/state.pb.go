@@ -121,6 +121,8 @@ type Group struct {
 	Chunks        [][]byte               `protobuf:"bytes,1,rep,name=chunks,proto3" json:"chunks,omitempty"` // CIDs, by column
 	Copies        uint32                 `protobuf:"varint,2,opt,name=copies,proto3" json:"copies,omitempty"`
 	Parity        uint32                 `protobuf:"varint,3,opt,name=parity,proto3" json:"parity,omitempty"`
+	Data          uint32                 `protobuf:"varint,4,opt,name=data,proto3" json:"data,omitempty"`      // blocks of a full stripe
+	Stripes       []byte                 `protobuf:"bytes,5,opt,name=stripes,proto3" json:"stripes,omitempty"` // blocks of each stripe; none: all have as many as there are columns of data
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -174,6 +176,20 @@ func (x *Group) GetParity() uint32 {
 		return x.Parity
 	}
 	return 0
+}
+
+func (x *Group) GetData() uint32 {
+	if x != nil {
+		return x.Data
+	}
+	return 0
+}
+
+func (x *Group) GetStripes() []byte {
+	if x != nil {
+		return x.Stripes
+	}
+	return nil
 }
 
 // Chunk is a chunk without its descriptor, which has a record of its own.
@@ -409,11 +425,13 @@ const file_uploader_pb_state_proto_rawDesc = "" +
 	"\n" +
 	"auto_renew\x18\x05 \x01(\bR\tautoRenew\x12\x16\n" +
 	"\x06expiry\x18\x06 \x01(\x03R\x06expiry\x12\x1c\n" +
-	"\tcancelled\x18\a \x01(\bR\tcancelled\"O\n" +
+	"\tcancelled\x18\a \x01(\bR\tcancelled\"}\n" +
 	"\x05Group\x12\x16\n" +
 	"\x06chunks\x18\x01 \x03(\fR\x06chunks\x12\x16\n" +
 	"\x06copies\x18\x02 \x01(\rR\x06copies\x12\x16\n" +
-	"\x06parity\x18\x03 \x01(\rR\x06parity\"\x1d\n" +
+	"\x06parity\x18\x03 \x01(\rR\x06parity\x12\x12\n" +
+	"\x04data\x18\x04 \x01(\rR\x04data\x12\x18\n" +
+	"\astripes\x18\x05 \x01(\fR\astripes\"\x1d\n" +
 	"\x05Chunk\x12\x14\n" +
 	"\x05bytes\x18\x01 \x01(\x04R\x05bytes\"\x9a\x03\n" +
 	"\x04Link\x12\x14\n" +

@@ -20,13 +20,16 @@ func (n *Node) place(ctx context.Context, c cid.Cid, name string, policy uploade
 	if err != nil {
 		return err
 	}
-	_, parity := m.Code()
+	data, parity := m.Code()
 	f := uploader.File{ID: uploadOf(c), Name: name, Policy: policy}
 	for g, err := range m.Groups(ctx) {
 		if err != nil {
 			return err
 		}
-		group := uploader.Group{Parity: parity}
+		group := uploader.Group{Parity: parity, Data: data}
+		for _, s := range g.Stripes {
+			group.Stripes = append(group.Stripes, len(s.Data))
+		}
 		for _, column := range g.Columns() {
 			if group.Columns, err = appendColumn(group.Columns, column); err != nil {
 				return err

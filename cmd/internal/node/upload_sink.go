@@ -91,7 +91,7 @@ func (s *uploadSink) owns(id uploader.FileID) bool { return [6]byte(id[:6]) == s
 
 // Group implements dataset.Sink.
 func (s *uploadSink) Group(ctx context.Context, g dataset.Group) error {
-	group := uploader.Group{Parity: s.u.req.Protect.M}
+	group := uploader.Group{Parity: s.u.req.Protect.M, Data: s.u.req.Protect.K, Stripes: g.Stripes}
 	for _, c := range g.Columns {
 		group.Columns = append(group.Columns, uploader.Column{Chunk: c.ID, Descriptor: c.Descriptor})
 	}
