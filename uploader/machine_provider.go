@@ -365,7 +365,9 @@ func (m *machine) gone(id peer.ID) {
 	}
 	for _, l := range p.links {
 		if l.State == LinkSigned && !l.auditDue {
-			m.auditAt(l, m.now+10*time.Second)
+			if soon := m.now + 10*time.Second; !l.audit.on() || l.audit.at > soon {
+				m.auditAt(l, soon)
+			}
 			return
 		}
 	}
