@@ -4,7 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-"time"
+	"time"
 
 	"github.com/holdfastfs/holdfast/test/swarm"
 )
