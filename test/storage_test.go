@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/holdfastfs/holdfast/test/swarm"
 )
@@ -26,6 +27,7 @@ type link struct {
 	Chunk, Provider, State string
 	Price                  uint64
 	Paid                   bool
+	Expiry                 time.Time
 }
 
 func linksOf(t *testing.T, n *swarm.Node) (all []link) {
@@ -149,7 +151,7 @@ func TestUploadDirectory(t *testing.T) {
 	s.MustSh(`test "$(getfattr --only-values -n user.holdfast.cid "$1")" = "$2"; test "$(getfattr --only-values -n user.holdfast.manifest "$1")" = "$3"
 		test "$(getfattr --only-values -n user.holdfast.state "$1/tree/big")" = uploaded`, up, first.Root, first.Manifest)
 
-	s.MustSh(`cd "$1"; mv tree moved; rm -rf again; echo new > moved/new; printf changed >> moved/big; ln -s moved/big link; chmod 600 moved/new`, up)
+	s.MustSh(`cd "$1"; mv tree moved; rm -rf again; echo new > moved/new; printf changed >> moved/big; ln -s moved/big link; chmod 600 moved/new; truncate -s 300M moved/holes`, up)
 	writer.Stop()
 	writer.Start()
 	s.Eventually("the upload directory to be mounted again", func() bool { return len(s.Mounted(up)) == 1 })

@@ -59,6 +59,8 @@ func TestGoal(t *testing.T) {
 		{goal{timesMost, 1.5}, 2, false, "≤ 1.50 × time"},
 		{goal{withinMS, 20}, 20, true, "≤ 20.0 ms"},
 		{goal{withinMS, 19}, 20, false, "≤ 19.0 ms"},
+		{goal{withinS, 0.02}, 0.02, true, "≤ 0.0 s"},
+		{goal{withinS, 0.01}, 0.02, false, "≤ 0.0 s"},
 		{goal{withinMiB, 6}, 6, true, "≤ 6 MiB"},
 		{goal{withinMiB, 5}, 6, false, "≤ 5 MiB"},
 		{goal{shareMost, 6 << 20}, 6 << 20, true, "≤ 6291456.000"},
@@ -328,7 +330,7 @@ func TestTable(t *testing.T) {
 func TestRowsHaveTheirParts(t *testing.T) {
 	seen := make(map[string]bool)
 	for _, r := range rows() {
-		absolute := r.goal.kind == withinMS || r.goal.kind == withinMiB || r.goal.kind == shareMost || r.goal.kind == withinCPU
+		absolute := r.goal.kind == withinMS || r.goal.kind == withinS || r.goal.kind == withinMiB || r.goal.kind == shareMost || r.goal.kind == withinCPU
 		if r.name == "" || seen[r.name] || r.ours == nil || absolute != (r.ref == nil) || r.goal.bound <= 0 || r.unit == "" {
 			t.Errorf("row %q is incomplete or there twice", r.name)
 		}

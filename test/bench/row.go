@@ -37,6 +37,7 @@ const (
 	atLeast   goalKind = iota // our rate over the reference's
 	timesMost                 // our time over the reference's
 	withinMS                  // our time in milliseconds; no reference
+	withinS                   // our time in seconds; no reference
 	withinMiB                 // memory in MiB; no reference
 	shareMost                 // our work alone; no reference
 	withinCPU                 // percent of a core; no reference
@@ -50,6 +51,8 @@ func (g goal) value(ours, ref sample) float64 {
 		return ours.took.Seconds() / ref.took.Seconds()
 	case withinMS:
 		return ours.took.Seconds() * 1e3
+	case withinS:
+		return ours.took.Seconds()
 	case shareMost:
 		return ours.work
 	case withinCPU:
@@ -82,6 +85,8 @@ func (g goal) format(v float64) string {
 		return fmt.Sprintf("%.2f × time", v)
 	case withinMS:
 		return fmt.Sprintf("%.1f ms", v)
+	case withinS:
+		return fmt.Sprintf("%.1f s", v)
 	case shareMost:
 		return fmt.Sprintf("%.3f", v)
 	case withinCPU:

@@ -9,6 +9,7 @@ func rows() []row {
 	rows = append(rows, networkRows()...)
 	rows = append(rows, protectRows()...)
 	rows = append(rows, encodeRows()...)
+	rows = append(rows, uploadRows()...)
 	rows = append(rows, treeRows()...)
 	return append(rows, idleRow(), memoryRow())
 }

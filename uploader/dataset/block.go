@@ -1,6 +1,7 @@
 package dataset
 
 import (
+	"context"
 	"github.com/ipfs/go-cid"
 
 	"github.com/holdfastfs/holdfast/erasure"
@@ -212,8 +213,40 @@ func (x *tx) putPiece(owner, piece uint64, list []countedBlock) error {
 	return x.set(x.d.key(keyList, owner, piece), encodeList(list))
 }
 
+// countDrafts makes the pieces of a file that was read pieces of its owner's list, and has their blocks protected when
+// there are enough.
+func (d *Dataset) countDrafts(ctx context.Context, owner, pieces uint64) error {
+	for piece := range pieces {
+		err := d.commit(func(x *tx) error {
+			key := d.key(keyDraft, owner, piece)
+			v, err := x.get(key)
+			if err != nil {
+				return err
+			}
+			list, err := decodeList(v)
+			if err != nil {
+				return err
+			}
+			if err := x.putPiece(owner, piece, list); err != nil {
+				return err
+			}
+			return x.del(key)
+		})
+		if err == nil {
+			err = d.roundIfFull(ctx)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // dropOwner takes an owner's list apart, for which keyOwner is set already.
 func (d *Dataset) dropOwner(owner uint64) error {
+	if err := d.drain(d.key(keyDraft, owner), pieceBlocks, nil); err != nil {
+		return err
+	}
 	err := d.drain(d.key(keyList, owner), 1, func(x *tx, _, value []byte) error {
 		list, err := decodeList(value)
 		if err != nil {

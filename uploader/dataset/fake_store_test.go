@@ -25,6 +25,7 @@ type fakeStore struct {
 	network map[cid.Cid][]byte // with providers
 	puts    int
 	bytes   int64
+	putting func() // nil, or called before blocks are put
 }
 
 func newFakeStore() *fakeStore {
@@ -45,6 +46,9 @@ func (s *fakeStore) keepLocked(m Mark, c cid.Cid) {
 }
 
 func (s *fakeStore) Put(_ context.Context, m Mark, blks []blocks.Block) error {
+	if s.putting != nil {
+		s.putting()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, b := range blks {
@@ -56,27 +60,34 @@ func (s *fakeStore) Put(_ context.Context, m Mark, blks []blocks.Block) error {
 	return nil
 }
 
+// fakeBody is readable when it is committed, and leaves nothing otherwise.
 type fakeBody struct {
 	s *fakeStore
 	m Mark
+
+	mu     sync.Mutex
+	leaves []blocks.Block
 }
 
 func (s *fakeStore) Body(_ context.Context, m Mark, _ FileID, _ uint64) (dag.Body, error) {
-	return &fakeBody{s, m}, nil
+	return &fakeBody{s: s, m: m}, nil
 }
 
-func (b *fakeBody) Put(ctx context.Context, _ uint64, blks []blocks.Block) error {
+func (b *fakeBody) Put(_ context.Context, _ uint64, blks []blocks.Block) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	for _, blk := range blks {
-		kept, _ := blocks.NewBlockWithCid(bytes.Clone(blk.RawData()), blk.Cid())
-		if err := b.s.Put(ctx, b.m, []blocks.Block{kept}); err != nil {
+		kept, err := blocks.NewBlockWithCid(bytes.Clone(blk.RawData()), blk.Cid())
+		if err != nil {
 			return err
 		}
+		b.leaves = append(b.leaves, kept)
 	}
 	return nil
 }
 
-func (b *fakeBody) Commit(context.Context, cid.Cid) error { return nil }
-func (b *fakeBody) Abort()                                {}
+func (b *fakeBody) Commit(ctx context.Context, _ cid.Cid) error { return b.s.Put(ctx, b.m, b.leaves) }
+func (b *fakeBody) Abort()                                      {}
 
 func (s *fakeStore) Get(_ context.Context, c cid.Cid) ([]byte, error) {
 	s.mu.Lock()

@@ -284,7 +284,8 @@ func (im *fileImport) add(s erasure.Shard, offset uint64) error {
 	return nil
 }
 
-// spill writes the list so far, and has its blocks protected if there are enough.
+// spill writes the list so far. Its blocks are counted, and protected, when the whole file was read: until then the
+// store may not have them for readers, and a crash leaves none of them.
 func (im *fileImport) spill() error {
 	if err := im.putLooseLocked(im.ctx); err != nil {
 		return err
@@ -300,18 +301,15 @@ func (im *fileImport) spill() error {
 				return err
 			}
 		}
-		if err := x.putPiece(owner, im.pieces, list); err != nil {
-			return err
-		}
 		im.owner = owner
-		return nil
+		return x.set(im.d.key(keyDraft, owner, im.pieces), encodeList(list))
 	})
 	if err != nil {
 		return err
 	}
 	im.pieces++
 	im.list = im.list[:0]
-	return im.d.roundIfFull(im.ctx)
+	return nil
 }
 
 // counted is the list, in the order of the file: hashing on several cores mixes it up a little.
@@ -350,6 +348,9 @@ func (im *fileImport) finish(st FileStat, link dag.Link, was fileRecord, had boo
 		return fmt.Errorf("the root of file %x was not put last", im.id)
 	}
 	im.list = im.list[:len(im.list)-1]
+	if err := d.countDrafts(im.ctx, im.owner, im.pieces); err != nil {
+		return err
+	}
 	spots, err := d.names(im.id, linkedAtOnce+1)
 	if err != nil {
 		return err

@@ -20,6 +20,7 @@ const (
 	keyDoomed   = 'q' // directory → to be taken apart, out of the tree already
 	keyOwner    = 'o' // owner → its list is to be taken apart (or is being made, before a crash)
 	keyList     = 'l' // owner, piece → blocks that are counted
+	keyDraft    = 'L' // owner, piece → blocks of a file that is being read: not counted, and perhaps not readable yet
 	keyMark     = 'k' // mark → number before which the queue must be empty; 0 while in use
 	keyBlock    = 'b' // digest → blockRecord
 	keyQueue    = 'p' // number → block that waits for a stripe

@@ -31,6 +31,8 @@ const (
 	searchFor = 20 * time.Second
 	// addressesFor is how long what the DHT says about addresses is believed.
 	addressesFor = time.Hour
+	// shardPatience is how long a shard that is not here is waited for.
+	shardPatience = time.Minute
 )
 
 // shards reads what is to be stored, from the local store or from peers.
@@ -40,6 +42,8 @@ type shards struct{ n *Node }
 func (s shards) ReadShard(ctx context.Context, c cid.Cid) ([]byte, error) {
 	b, err := (&served{store: s.n.store}).Get(ctx, c)
 	if errors.Is(err, exchange.ErrNotFound) {
+		ctx, cancel := context.WithTimeoutCause(ctx, shardPatience, fmt.Errorf("shard %s: %w", c, exchange.ErrNotFound))
+		defer cancel()
 		b, err = s.n.exchange.Fetch(ctx, exchange.Want{CID: c})
 	}
 	if err != nil {
