@@ -27,7 +27,7 @@ type link struct {
 	Chunk, Provider, State string
 	Price                  uint64
 	Paid                   bool
-	Expiry                 time.Time
+	Expires                time.Time
 }
 
 func linksOf(t *testing.T, n *swarm.Node) (all []link) {
