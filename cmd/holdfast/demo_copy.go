@@ -103,7 +103,7 @@ func (d *demo) copyFiles(ctx context.Context) error {
 		}
 		return d.copyRandom(ctx)
 	}
-	names, n := d.firstHalf()
+	names, n := d.most()
 	if len(names) > 0 {
 		title := fmt.Sprintf("cp -a %s/{%s} up/%s", d.treeName, few(names), d.treeName)
 		if err := d.copy(ctx, title, n, "cp", append([]string{"-av", "-t", into, "--"}, names...)...); err != nil {
@@ -117,14 +117,14 @@ func (d *demo) copyFiles(ctx context.Context) error {
 	return d.copyRandom(ctx)
 }
 
-// firstHalf names what is at the top of the tree, up to about half of its bytes, and counts the files there.
-func (d *demo) firstHalf() (names []string, files int) {
+// most names what is at the top of the tree, up to about three quarters of its bytes, and counts the files there.
+func (d *demo) most() (names []string, files int) {
 	var size int64
 	for i, f := range d.files {
 		name, _, _ := strings.Cut(f.path, "/")
 		name = filepath.Join(d.tree, name)
 		if len(names) == 0 || names[len(names)-1] != name {
-			if size >= d.treeBytes/2 || len(names) == mostArguments {
+			if size >= d.treeBytes*3/4 || len(names) == mostArguments {
 				return names, i
 			}
 			names = append(names, name)
