@@ -7,6 +7,7 @@ import (
 	"github.com/dgraph-io/badger/v4"
 	"github.com/ipfs/go-cid"
 
+	"github.com/holdfastfs/holdfast/exchange/payment/durable"
 	"github.com/holdfastfs/holdfast/uploader/seal"
 )
 
@@ -45,12 +46,12 @@ var (
 type badgerJournal struct {
 	db     *badger.DB
 	prefix []byte
-	disk   dbFiles
+	disk   *durable.Disk
 }
 
 // openJournal fails for one of a later version.
 func openJournal(db *badger.DB, prefix []byte) (*badgerJournal, error) {
-	j := &badgerJournal{db: db, prefix: append([]byte{}, prefix...), disk: dbFiles{db: db}}
+	j := &badgerJournal{db: db, prefix: append([]byte{}, prefix...), disk: durable.New(db)}
 	err := db.Update(func(txn *badger.Txn) error {
 		item, err := txn.Get(j.key(tagVersion))
 		if errors.Is(err, badger.ErrKeyNotFound) {
@@ -120,7 +121,7 @@ func (j *badgerJournal) commit(r *ready) error {
 	if !r.durable() {
 		return nil
 	}
-	if err := hasRoom(j.db); err != nil {
+	if err := durable.Room(j.db, durable.MinFree); err != nil {
 		return fmt.Errorf("commit journal: %w", err)
 	}
 	b := &batch{db: j.db}
@@ -131,13 +132,13 @@ func (j *badgerJournal) commit(r *ready) error {
 	if err := b.flush(); err != nil {
 		return fmt.Errorf("commit journal: %w", err)
 	}
-	if err := j.disk.sync(); err != nil {
+	if err := j.disk.Sync(); err != nil {
 		return fmt.Errorf("sync journal: %w", err)
 	}
 	return nil
 }
 
-func (j *badgerJournal) room() error { return hasRoom(j.db) }
+func (j *badgerJournal) room() error { return durable.Room(j.db, durable.MinFree) }
 
 func (j *badgerJournal) write(b *batch, r *ready) error {
 	for _, c := range r.chunks {

@@ -28,7 +28,7 @@ func (a *Accounts) Accept(ctx context.Context, from peer.ID, v Voucher) (grew Am
 		a.counts.refused.Add(1)
 		return 0, fmt.Errorf("accept voucher of %s: %w", from, err)
 	}
-	if err := a.disk.settled(); err != nil {
+	if err := a.disk.Settled(); err != nil {
 		return 0, fmt.Errorf("accept voucher of %s: %w", from, err)
 	}
 	if grew > 0 {

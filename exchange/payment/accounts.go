@@ -13,6 +13,8 @@ import (
 	"github.com/dgraph-io/badger/v4"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/holdfastfs/holdfast/exchange/payment/durable"
 )
 
 // Config says whose accounts are kept, where and how.
@@ -97,7 +99,7 @@ type Accounts struct {
 	cfg  Config
 	self peer.ID
 	log  *slog.Logger
-	disk *durable
+	disk *durable.Disk
 
 	paying keyedLock // by payee: opening, closing and looking at channels to it
 	paid   keyedLock // by payer: all about channels from it
@@ -125,7 +127,7 @@ func Open(cfg Config) (*Accounts, error) {
 		return nil, fmt.Errorf("open accounts of %s: %w", self, ErrKey)
 	}
 	cfg.Prefix = append([]byte{}, cfg.Prefix...)
-	a := &Accounts{cfg: cfg, self: self, log: cfg.Logger, disk: newDurable(cfg.DB)}
+	a := &Accounts{cfg: cfg, self: self, log: cfg.Logger, disk: durable.New(cfg.DB)}
 	if err := a.load(); err != nil {
 		return nil, fmt.Errorf("open accounts: %w", err)
 	}
@@ -155,7 +157,7 @@ func (a *Accounts) Stats() Stats {
 	return Stats{
 		Paying: a.livePaying.Load(), Paid: a.livePaid.Load(), Refs: a.refs.Load(),
 		Payments: a.counts.payments.Load(), Accepted: a.counts.accepted.Load(), Refused: a.counts.refused.Load(),
-		Syncs: a.disk.syncs.Load(), Lookups: a.counts.lookups.Load(),
+		Syncs: a.disk.Syncs(), Lookups: a.counts.lookups.Load(),
 	}
 }
 

@@ -229,7 +229,7 @@ func TestSyncFails(t *testing.T) {
 	v := w.payer.pay(w.payee.id, 1, "a")
 	broken := errors.New("disk is broken")
 	for _, n := range []*node{w.payer, w.payee} {
-		n.acc.disk.flush = func() error { return broken }
+		n.acc.disk.Flush = func() error { return broken }
 	}
 	_, err := w.payee.acc.Accept(t.Context(), w.payer.id, v)
 	wantErr(t, err, broken)

@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"github.com/holdfastfs/holdfast/exchange/payment/durable"
 )
 
 // bookView is what a file said. A file with the same inode, size, time and first bytes says the same,
@@ -119,23 +121,13 @@ func (b *Book) write(l *ledger) error {
 		os.Remove(tmp)
 		return fmt.Errorf("write book: %w", err)
 	}
-	if err := syncPath(filepath.Dir(b.path)); err != nil {
+	if err := durable.SyncPath(filepath.Dir(b.path)); err != nil {
 		return fmt.Errorf("write book: %w", err)
 	}
 	b.mu.Lock()
 	b.last = &bookView{sum: sha256.Sum256(data), book: l} // so that it need not be parsed
 	b.mu.Unlock()
 	return nil
-}
-
-// syncPath flushes a file or a folder.
-func syncPath(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }
 
 // Pauses between tries for the lock of another process.

@@ -105,8 +105,8 @@ func (n *node) open() {
 
 // followDisk keeps a copy of what every sync surely brought to the disk.
 func (n *node) followDisk() {
-	real := n.acc.disk.flush
-	n.acc.disk.flush = func() error {
+	real := n.acc.disk.Flush
+	n.acc.disk.Flush = func() error {
 		if err := real(); err != nil {
 			return err
 		}

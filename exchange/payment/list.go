@@ -113,7 +113,7 @@ func (a *Accounts) CloseChannel(ctx context.Context, p peer.ID) error {
 		m, err1 := a.closeAll(ctx, tag, locks, p)
 		n, err = n+m, errors.Join(err, err1)
 	}
-	err = errors.Join(err, a.disk.settled())
+	err = errors.Join(err, a.disk.Settled())
 	if err == nil && n == 0 {
 		err = ErrNoChannel
 	}

@@ -119,7 +119,7 @@ func (a *Accounts) prepare(payee peer.ID, deposit Amount) (entry, error) {
 		a.livePaying.Add(-1)
 		return entry{}, err
 	}
-	return e, a.disk.sync()
+	return e, a.disk.Sync()
 }
 
 func (a *Accounts) signOpening(payee peer.ID, deposit Amount) (entry, error) {
@@ -236,7 +236,7 @@ func (a *Accounts) closeLedger(ctx context.Context, e entry) error {
 	if err != nil || !found || !live(r) {
 		return err
 	}
-	if err := a.disk.settled(); err != nil { // the ledger sees no voucher before the disk
+	if err := a.disk.Settled(); err != nil { // the ledger sees no voucher before the disk
 		return err
 	}
 	cl, err := NewClosing(a.cfg.Key, e.id, lastVoucher(e.id, r))

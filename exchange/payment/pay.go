@@ -50,7 +50,7 @@ func (a *Accounts) PayWith(ctx context.Context, p Payment, fn func(txn *badger.T
 	}
 	v, newRef, err := a.payOwn(p, fn)
 	if err == nil {
-		err = a.disk.sync()
+		err = a.disk.Sync()
 	}
 	if err != nil {
 		return Voucher{}, fmt.Errorf("pay %s: %w", p.To, err)
@@ -89,7 +89,7 @@ func (a *Accounts) PayTxn(txn *badger.Txn, p Payment) (Voucher, error) {
 }
 
 // Sync returns when everything committed before it is on the disk, payments or not.
-func (a *Accounts) Sync() error { return a.disk.sync() }
+func (a *Accounts) Sync() error { return a.disk.Sync() }
 
 // pay writes a payment into txn.
 func (a *Accounts) pay(txn *badger.Txn, p Payment) (v Voucher, newRef bool, err error) {
@@ -209,7 +209,7 @@ func (a *Accounts) Last(ctx context.Context, payee peer.ID) ([]Voucher, error) {
 		})
 	})
 	if err == nil && len(all) > 0 {
-		err = a.disk.sync() // a transaction of the caller may not be on the disk yet
+		err = a.disk.Sync() // a transaction of the caller may not be on the disk yet
 	}
 	if err != nil {
 		return nil, fmt.Errorf("last vouchers to %s: %w", payee, err)

@@ -60,7 +60,7 @@ func (a *Accounts) Maintain(ctx context.Context) error {
 			errs = append(errs, a.meet(ctx, c))
 		}
 	}
-	errs = append(errs, a.clean(), a.disk.settled())
+	errs = append(errs, a.clean(), a.disk.Settled())
 	return errors.Join(errs...)
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/holdfastfs/holdfast/exchange/payment/durable"
 	"github.com/holdfastfs/holdfast/exchange/payment/pb"
 )
 
@@ -88,7 +89,7 @@ func put(txn *badger.Txn, key []byte, m proto.Message) error {
 
 // update commits what fn writes. Where another transaction came between, fn runs again.
 func (a *Accounts) update(fn func(txn *badger.Txn) error) error {
-	if err := hasRoom(a.cfg.DB); err != nil {
+	if err := durable.Room(a.cfg.DB, durable.MinFree); err != nil {
 		return err
 	}
 	var err error
@@ -98,7 +99,7 @@ func (a *Accounts) update(fn func(txn *badger.Txn) error) error {
 		}
 	}
 	if err == nil {
-		a.disk.committed()
+		a.disk.Committed()
 	}
 	return err
 }

@@ -67,8 +67,8 @@ func (m *mortal) begin() {
 	must(m.t, m.saveLogs())
 	m.p, err = open(m.cfg)
 	must(m.t, err)
-	flush := m.p.disk.flush
-	m.p.disk.flush = func() error { return errors.Join(flush(), m.saveLogs()) }
+	flush := m.p.disk.Flush
+	m.p.disk.Flush = func() error { return errors.Join(flush(), m.saveLogs()) }
 	m.alive = true
 }
 

@@ -6,6 +6,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+
+	"github.com/holdfastfs/holdfast/exchange/payment/durable"
 )
 
 // file is a copy's file. ReadAt and WriteAt may be called concurrently.
@@ -34,7 +36,7 @@ func newOSFolder(dir string) (osFolder, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return osFolder{}, fmt.Errorf("make folder for chunks: %w", err)
 	}
-	if err := syncPath(filepath.Dir(filepath.Clean(dir))); err != nil { // its own name
+	if err := durable.SyncPath(filepath.Dir(filepath.Clean(dir))); err != nil { // its own name
 		return osFolder{}, fmt.Errorf("make folder for chunks: %w", err)
 	}
 	return osFolder{dir}, nil
@@ -57,8 +59,8 @@ func (o osFolder) Create(name string) (file, error) {
 
 func (o osFolder) Open(name string) (file, error) { return o.open(name, os.O_RDWR) }
 func (o osFolder) Remove(name string) error       { return os.Remove(filepath.Join(o.dir, name)) }
-func (o osFolder) Sync() error                    { return syncPath(o.dir) }
-func (o osFolder) Free() (uint64, error)          { return freeBytes(o.dir) }
+func (o osFolder) Sync() error                    { return durable.SyncPath(o.dir) }
+func (o osFolder) Free() (uint64, error)          { return durable.Free(o.dir) }
 
 func (o osFolder) Each(fn func(name string) error) error {
 	d, err := os.Open(o.dir)

@@ -149,7 +149,7 @@ func (p *Provider) sync() error {
 	if err := p.step("sync"); err != nil {
 		return err
 	}
-	if err := p.disk.sync(); err != nil {
+	if err := p.disk.Sync(); err != nil {
 		return err
 	}
 	return p.step("synced")

@@ -14,6 +14,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"golang.org/x/sync/semaphore"
 
+	"github.com/holdfastfs/holdfast/exchange/payment/durable"
 	"github.com/holdfastfs/holdfast/uploader/provider/pb"
 )
 
@@ -32,7 +33,7 @@ type Provider struct {
 	self   peer.ID
 	log    *slog.Logger
 	folder folder
-	disk   *durable
+	disk   *durable.Disk
 	epoch  uint64 // of this run; copies of earlier ones are hashed before they count
 
 	table      *table
@@ -80,11 +81,11 @@ func open(cfg Config) (*Provider, error) {
 	}
 	cfg.Prefix = append([]byte{}, cfg.Prefix...)
 	p := &Provider{
-		cfg: cfg, self: self, log: cfg.Logger, folder: cfg.folder, disk: newDurable(cfg.DB), step: cfg.step,
+		cfg: cfg, self: self, log: cfg.Logger, folder: cfg.folder, disk: durable.New(cfg.DB), step: cfg.step,
 		table: newTable(cfg.Limits.OpenFiles), books: newBooks(cfg.Limits, cfg.QuotaBytes),
 		memory: semaphore.NewWeighted(cfg.Limits.MemoryBytes), verifiers: semaphore.NewWeighted(int64(cfg.Limits.Verifiers)),
 	}
-	p.dbFree = func() (uint64, error) { return freeBytes(cfg.DB.Opts().Dir) }
+	p.dbFree = func() (uint64, error) { return durable.Free(cfg.DB.Opts().Dir) }
 	p.gate.init(cfg.Limits)
 	p.dirGen.Store(1)
 	if p.folder == nil {

@@ -12,6 +12,8 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
+
+	"github.com/holdfastfs/holdfast/exchange/payment/durable"
 )
 
 // Bytes that the database may hold in memory; [MemoryBytes] adds them up.
@@ -56,7 +58,10 @@ func openDB(path string, log *slog.Logger) (db *badger.DB, err error) {
 		WithNumGoroutines(2).
 		WithCompression(options.Snappy).
 		WithMetricsEnabled(false)
-	return badger.Open(opts)
+	if db, err = badger.Open(opts); err == nil {
+		durable.Reserve(path)
+	}
+	return db, err
 }
 
 // removeEmptyLogs removes logs of no bytes. A process that is killed while it makes one, or while it removes one,
