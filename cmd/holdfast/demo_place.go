@@ -104,7 +104,7 @@ func (d *demo) placed(ctx context.Context, states *fileStates) []gauge {
 	by := keptBy(links)
 	for _, n := range d.providers {
 		k := by[n.id.ID]
-		all = append(all, gauge{n.name, k.signedBytes, k.bytes,
+		all = append(all, gauge{n.name, k.signedBytes, max(1, k.bytes),
 			fmt.Sprintf("%s of %s, %s, %s paid", ui.Bytes(uint64(k.signedBytes)), ui.Bytes(uint64(k.bytes)), ui.Count(uint64(k.signed), "pledge"), thousands(int64(k.paid)))})
 	}
 	return all
