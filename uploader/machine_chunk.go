@@ -1,6 +1,7 @@
 package uploader
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -265,18 +266,27 @@ func (m *machine) tooFew(c *chunk, d demand) string {
 		for _, k := range g.chunks {
 			most = max(most, k.bytes)
 		}
-		known := 0
+		known, others, why := 0, 0, ""
 		for _, p := range m.known {
 			switch m.judge(c, p, most, d.target) {
 			case fits, fitsLater:
 				known++
 			case mayFit:
 				c.hope = true
+			case unfit:
+				if text := p.misfit(most, d.target); text != "" {
+					others++
+					why = cmp.Or(why, text)
+				}
 			}
 		}
 		if known < need || m.awaitsQuotes() {
 			c.hope = c.hope || known >= need
-			return fmt.Sprintf("needs %d providers, %d known", need, known)
+			text := fmt.Sprintf("needs %d providers, %d known", need, known)
+			if known < need && others > 0 {
+				text += fmt.Sprintf(", %d do not fit: %s", others, why)
+			}
+			return text
 		}
 	}
 	return ""

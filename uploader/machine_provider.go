@@ -183,6 +183,19 @@ func (m *machine) judge(c *chunk, p *provider, bytes, expiry int64) fit {
 	return fits
 }
 
+// misfit says what of a provider's terms keeps it from being asked to keep so many bytes until some time, if any.
+func (p *provider) misfit(bytes, expiry int64) string {
+	switch {
+	case p.trouble != "":
+		return p.trouble
+	case p.quote.FreeBytes < uint64(bytes):
+		return fmt.Sprintf("%d bytes are free, %d are needed", p.quote.FreeBytes, bytes)
+	case p.quote.MaxExpiry.Unix() < expiry:
+		return fmt.Sprintf("nothing is kept longer than until %s", p.quote.MaxExpiry.UTC().Format(time.DateOnly))
+	}
+	return ""
+}
+
 // choose picks a provider for a chunk at random, weighted by its past and load.
 func (m *machine) choose(c *chunk, d demand) *provider {
 	m.markUsed(c)
