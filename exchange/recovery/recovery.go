@@ -51,7 +51,7 @@ type Config struct {
 	News func() uint64
 
 	Bytes     int64         // of stripes in memory, all together; default 64 MiB
-	Stripe    int64         // bytes of the largest stripe, which is rebuilt alone where it is above Bytes; default 192 MiB
+	Stripe    int64         // bytes of the largest stripe, which is rebuilt alone where it is above Bytes; default 256 MiB, 256 blocks of 1 MiB
 	MoreAfter time.Duration // without a shard, after which one more is asked for; default 400 ms
 	NextAfter time.Duration // without a block, after which another manifest is tried beside; default 1 s
 	GiveUp    time.Duration // after which too few shards being known of is final; default 2 s
@@ -85,7 +85,7 @@ func New(cfg Config) (*Recovery, error) {
 		return nil, errors.New("recovery: engine, store and register are needed")
 	}
 	cfg.Bytes = cmp.Or(cfg.Bytes, 64<<20)
-	cfg.Stripe = max(cfg.Bytes, cmp.Or(cfg.Stripe, 192<<20))
+	cfg.Stripe = max(cfg.Bytes, cmp.Or(cfg.Stripe, 256<<20))
 	cfg.MoreAfter = cmp.Or(cfg.MoreAfter, 400*time.Millisecond)
 	cfg.NextAfter = cmp.Or(cfg.NextAfter, time.Second)
 	cfg.GiveUp = cmp.Or(cfg.GiveUp, 2*time.Second)
