@@ -51,7 +51,8 @@
 // called, once a version, however often the file was flushed. Files under temporary names wait for their rename, for
 // UploadConfig.TempWait at most. Files without a name are never told of.
 //
-// Staged bytes are counted by the blocks that they take. Writes that come here fail with ENOSPC where the quota ends.
+// Staged bytes are counted by the blocks that they take. Writes that come here wait where the
+// quota ends for files to be evicted (UploadConfig.MakeRoom), and fail with ENOSPC where none can be.
 // Near the quota no writer gets passthrough any more; one that got it before goes on unhindered, is measured ten times a
 // second, and keeps all others from growing.
 //

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -31,6 +32,7 @@ type uploadSpec struct {
 	Timeout       time.Duration
 	NoPassthrough bool
 	AllowOther    bool
+	MakeRoom      bool // evicts what was closed
 }
 
 // fakeUploads is an Uploads that keeps records in a file, as a journal does, and everything it is told in memory.
@@ -228,9 +230,13 @@ func uploadChildMain(spec childSpec) int {
 	u := spec.Upload
 	c := &uploadChild{spec: spec, blocks: newFake(), told: newFakeUploads(u.Records), leases: make(map[string]*Lease)}
 	var err error
+	var makeRoom func(context.Context, int64) bool
+	if u.MakeRoom {
+		makeRoom = c.makeRoom
+	}
 	c.up, err = MountUpload(context.Background(), spec.Dir, UploadConfig{
 		Staging: u.Staging, Uploads: c.told, Blocks: c.blocks, QuotaBytes: u.Quota, TempWait: u.TempWait, Timeout: u.Timeout,
-		TempNames: u.TempNames, NoPassthrough: u.NoPassthrough, AllowOther: u.AllowOther,
+		TempNames: u.TempNames, NoPassthrough: u.NoPassthrough, AllowOther: u.AllowOther, MakeRoom: makeRoom,
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	if err != nil {
@@ -332,6 +338,14 @@ func (c *uploadChild) evict(path string) error {
 	}
 	n := builder{f: c.blocks}.file(data)
 	return c.up.Evict(context.Background(), f, n.Cid())
+}
+
+// makeRoom evicts the first file that was closed and can be, once somebody waits for it.
+func (c *uploadChild) makeRoom(ctx context.Context, _ int64) bool {
+	c.told.mu.Lock()
+	paths := slices.Sorted(maps.Keys(c.told.last))
+	c.told.mu.Unlock()
+	return ctx.Err() == nil && slices.ContainsFunc(paths, func(path string) bool { return c.evict(path) == nil })
 }
 
 func (c *uploadChild) lease(path string, patience time.Duration) error {

@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -32,6 +33,11 @@ type UploadConfig struct {
 
 	// QuotaBytes bounds the staged bytes, as disk blocks. Default: what the file system has.
 	QuotaBytes int64
+
+	// MakeRoom, if set, is called where a write or a file that is brought back finds the quota short, and waits for it. It
+	// has some files evicted, if possible as many as take so many bytes, and tells whether any was. It is called by many at
+	// once, and ends with ctx.
+	MakeRoom func(ctx context.Context, bytes int64) bool
 
 	// Timeout is the time after which a request that still waits, for a block or for fsync, fails. Default 25 s.
 	Timeout time.Duration

@@ -83,6 +83,38 @@ func (t *uploadTree) makeStubLocked(n *staged, fd int, s *stub) error {
 	return t.measureLocked(n)
 }
 
+// enoughRoom is what a request waits for that takes as much as it gets.
+const enoughRoom = 1 << 20
+
+// waitForRoom has files evicted until there is room for all that is wanted, of which got is reserved already, or none can
+// be; with part some is enough. It returns what is reserved then.
+func (t *uploadTree) waitForRoom(call func() *call, want, got int64, part bool) int64 {
+	if part && got == 0 {
+		want = min(want, enoughRoom)
+	}
+	if want <= got || part && got > 0 || want > t.quota.limit || t.cfg.MakeRoom == nil {
+		return got
+	}
+	c := call()
+	defer c.finish()
+	for got < want && c.Err() == nil && t.cfg.MakeRoom(c, want-got) {
+		got += t.quota.reserveSome(want - got)
+	}
+	return got
+}
+
+// reserveRoom takes room for bytes that are brought back, all or nothing, once there is some.
+func (t *uploadTree) reserveRoom(ctx context.Context, bytes int64) bool {
+	ctx, cancel := context.WithTimeout(ctx, t.cfg.Timeout)
+	defer cancel()
+	for !t.quota.reserve(bytes) {
+		if t.cfg.MakeRoom == nil || bytes > t.quota.limit || ctx.Err() != nil || !t.cfg.MakeRoom(ctx, bytes) {
+			return false
+		}
+	}
+	return true
+}
+
 // Evicted tells whether an open staged file is a stub, and of which CID its bytes are. The directory need not be mounted.
 func Evicted(f *os.File) (c cid.Cid, evicted bool, err error) {
 	conn, err := f.SyscallConn()

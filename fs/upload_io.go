@@ -86,7 +86,7 @@ func (t *uploadTree) evictedFile(c *call, h *uploadHandle, s *stub) (*unixfs.Fil
 }
 
 // Write writes what the kernel does not write by itself.
-func (t *uploadTree) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
+func (t *uploadTree) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
 	h := t.handles.get(in.Fh)
 	if h == nil {
 		return 0, fuse.EBADF
@@ -96,7 +96,8 @@ func (t *uploadTree) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (ui
 		return 0, t.status("write", h.n, err)
 	}
 	written := int64(0)
-	err = t.grow(h.n, int64(in.Offset), int64(len(data)), h.part, func(size int64) error {
+	call := func() *call { return t.call(cancel, &in.Caller) }
+	err = t.grow(call, h.n, int64(in.Offset), int64(len(data)), h.part, func(size int64) error {
 		written = size
 		return pwriteAll(fd, data[:size], int64(in.Offset))
 	})
@@ -117,13 +118,14 @@ func (t *uploadTree) Writev(cancel <-chan struct{}, in *fuse.WriteIn, data [][]b
 	return 0, fuse.ENOSYS
 }
 
-// grow has write take room for size bytes at off within the quota. What overwrites bytes that are there takes none.
-// With part it may get fewer bytes to write than asked for; otherwise it is all or ErrFull.
-func (t *uploadTree) grow(n *staged, off, size int64, part bool, write func(size int64) error) error {
+// grow has write take room for size bytes at off within the quota, once there is some. What overwrites bytes that are
+// there takes none. With part it may get fewer bytes to write than asked for; otherwise it is all or ErrFull. The call
+// is made where somebody has to wait.
+func (t *uploadTree) grow(call func() *call, n *staged, off, size int64, part bool, write func(size int64) error) error {
 	reserved := roundUp(size)
 	if !t.quota.reserve(reserved) {
 		reserved = t.missingRoom(n, off, size)
-		got := t.quota.reserveSome(reserved)
+		got := t.waitForRoom(call, reserved, t.quota.reserveSome(reserved), part)
 		if short := reserved - got; short > 0 {
 			reserved = got
 			size -= short
@@ -158,7 +160,7 @@ func (t *uploadTree) missingRoom(n *staged, off, size int64) int64 {
 }
 
 // Fallocate takes room ahead, or gives room back.
-func (t *uploadTree) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
+func (t *uploadTree) Fallocate(cancel <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
 	h := t.handles.get(in.Fh)
 	if h == nil {
 		return fuse.EBADF
@@ -177,7 +179,8 @@ func (t *uploadTree) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Sta
 	if in.Mode&(unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_COLLAPSE_RANGE|unix.FALLOC_FL_INSERT_RANGE) != 0 {
 		takes = 0
 	}
-	return t.status("allocate", h.n, t.grow(h.n, int64(in.Offset), takes, false, allocate))
+	call := func() *call { return t.call(cancel, &in.Caller) }
+	return t.status("allocate", h.n, t.grow(call, h.n, int64(in.Offset), takes, false, allocate))
 }
 
 // Lseek finds holes and data. An evicted file is all data.

@@ -232,7 +232,7 @@ func (t *uploadTree) hydrate(ctx context.Context, n *staged) error {
 	s, err := t.markHalf(n)
 	room := int64(0)
 	if err == nil {
-		if room = roundUp(s.bytes); !t.quota.reserve(room) {
+		if room = roundUp(s.bytes); !t.reserveRoom(ctx, room) {
 			room, err = 0, fmt.Errorf("bring back %d evicted bytes: %w", s.bytes, ErrFull)
 		}
 	}

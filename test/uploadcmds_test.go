@@ -137,3 +137,52 @@ func TestUmountPending(t *testing.T) {
 		t.Errorf("umount of what is synced printed %q", out)
 	}
 }
+
+// TestStagingQuota copies three times the staging quota into an upload directory: what is uploaded makes room, reads back
+// from the providers when the node has no block of it any more, can be written again, and survives renames, a restart and
+// an unmount. What can't be uploaded is refused with ENOSPC.
+func TestStagingQuota(t *testing.T) {
+	t.Parallel()
+	s := swarm.New(t)
+	all := providers(s, 8)
+	writer := s.Start("writer")
+	for _, p := range all {
+		writer.Connect(p)
+	}
+	tree := s.Mkdir("tree")
+	s.MustSh(`cd "$1"; for i in $(seq 36); do head -c 1M /dev/urandom > $i; done; mkdir d; mv 1 2 3 d`, tree)
+	up := writer.Mount("up", "", "--upload", "--name", "work", "--staging-quota", "16MiB", "--passthrough=false")
+	s.MustSh(`cp -a "$1/." "$2/"; diff -r "$1" "$2"`, tree, up)
+	syncOf(t, writer, up)
+	staged := func() (n int) {
+		t.Helper()
+		fmt.Sscan(s.MustSh(`du -sk "$1" | cut -f1`, writer.Repo+"/staging/work"), &n)
+		return n
+	}
+	if kib := staged(); kib > 16<<10 {
+		t.Errorf("%d KiB are staged", kib)
+	}
+
+	// No block is here any more: what is evicted comes from providers, two of which are gone.
+	writer.Must("gc")
+	writer.Stop()
+	all[1].Kill()
+	all[4].Kill()
+	writer.Start()
+	s.Eventually("the upload directory to be mounted again", func() bool { return len(s.Mounted(up)) == 1 })
+	s.MustSh(`diff -r "$1" "$2"`, tree, up)
+	s.MustSh(`for d in "$1" "$2"; do cd "$d"; printf more >> 5; mv 6 6~; mv 6~ six; mv d d~; rm 7; chmod 600 8; done; diff -r "$1" "$2"
+		test $(stat -c %a "$2/8") = 600`, tree, up)
+	synced := syncOf(t, writer, up)
+	out, err := s.Sh(`head -c 20M /dev/zero > "$1/large"`, up)
+	if err == nil || !strings.Contains(err.Error(), "No space left") {
+		t.Errorf("a file larger than the quota: %s, %v", out, err)
+	}
+	writer.Must("umount", up)
+
+	fresh := s.Start("fresh")
+	fresh.Connect(all[0])
+	m := fresh.Mount("m", synced.Manifest)
+	s.MustSh(`diff -r "$1" "$2"`, m, tree)
+	fresh.Must("umount", m)
+}

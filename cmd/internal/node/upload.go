@@ -13,9 +13,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/ipfs/go-cid"
+
 	"github.com/holdfastfs/holdfast/cmd/internal/api"
 	"github.com/holdfastfs/holdfast/cmd/internal/repo"
 	"github.com/holdfastfs/holdfast/fs"
+	"github.com/holdfastfs/holdfast/fs/unixfs"
 	"github.com/holdfastfs/holdfast/uploader"
 	"github.com/holdfastfs/holdfast/uploader/dataset"
 )
@@ -36,6 +39,9 @@ type uploadDir struct {
 	sink *uploadSink
 
 	withheld *withheld
+	keeps    *keeps
+	room     *room
+	reader   *unixfs.Reader // of evicted files
 
 	wake      chan struct{}   // has room for one: something has changed
 	ctx       context.Context // of the work on it
@@ -49,6 +55,9 @@ type uploadDir struct {
 	mount *fs.Upload // nil until it answers
 	left  bool       // it is not mounted any more, and what is in it goes up
 	paths map[fs.FileID]string
+
+	placed   cid.Cid   // the root that providers have
+	placedAt time.Time // when that was asked
 }
 
 // uploads are the upload directories that are mounted.
@@ -71,6 +80,7 @@ func (n *Node) openUpload(ctx context.Context, dir string, req api.UploadRequest
 	}
 	u := &uploadDir{n: n, req: req, dir: dir, wake: make(chan struct{}, 1), unmounted: make(chan struct{}), stopped: make(chan struct{}),
 		gone: make(chan struct{}), paths: make(map[fs.FileID]string)}
+	u.room, u.reader = newRoom(u), unixfs.NewReader(uploadBlocks{n.blocks, u}, unixfs.Config{Logger: n.log})
 	u.ctx, u.stop = context.WithCancel(context.WithoutCancel(ctx))
 	if err := n.uploadDirs.add(ctx, req.Name, u); err != nil {
 		u.stop()
@@ -92,12 +102,15 @@ func (n *Node) openUpload(ctx context.Context, dir string, req api.UploadRequest
 	if err == nil {
 		u.withheld, err = openWithheld(ctx, u.sink.store, u.sink.key.ChildString("cancelled"))
 	}
+	if err == nil {
+		u.keeps, err = openKeeps(ctx, u.sink.store, u.sink.key.ChildString("kept"))
+	}
 	if err != nil {
 		return nil, err
 	}
 	prefix := append(append([]byte{}, repo.PrefixDatasets...), req.Name+"\x00"...)
 	u.set, err = dataset.Open(ctx, dataset.Config{DB: n.cfg.Repo.DB, Prefix: prefix, Store: uploadStore{u}, Staging: u, Sink: u.sink,
-		Data: req.Protect.K, Parity: req.Protect.M, Temporary: temporary, Flush: n.store.Sync})
+		Data: req.Protect.K, Parity: req.Protect.M, Temporary: u.keeps.temporary, Flush: n.store.Sync})
 	return u, err
 }
 
@@ -185,8 +198,8 @@ func (n *Node) mountUpload(ctx context.Context, req api.MountRequest) (*fs.Mount
 	if err := n.rememberUpload(u.req); err != nil {
 		return nil, errors.Join(err, u.abandon())
 	}
-	m, err := fs.MountUpload(ctx, req.Dir, fs.UploadConfig{Staging: n.stagingDir(u.req.Name), Uploads: u, Blocks: n.blocks,
-		QuotaBytes: u.req.StagingQuota, Timeout: timeout, AllowOther: req.AllowOther, NoPassthrough: req.NoPassthrough,
+	m, err := fs.MountUpload(ctx, req.Dir, fs.UploadConfig{Staging: n.stagingDir(u.req.Name), Uploads: u, Blocks: uploadBlocks{n.blocks, u},
+		QuotaBytes: u.req.StagingQuota, MakeRoom: u.room.make, Timeout: timeout, AllowOther: req.AllowOther, NoPassthrough: req.NoPassthrough,
 		FsName: "holdfast:" + u.req.Name, Logger: n.log})
 	if err != nil {
 		return nil, errors.Join(err, u.abandon())
@@ -230,6 +243,7 @@ func (u *uploadDir) work(ctx context.Context) {
 		if err == nil && u.hasLeft() && u.finished(ctx) {
 			return
 		}
+		u.room.tidy(ctx)
 		u.sleep(ctx, next)
 	}
 }

@@ -14,6 +14,9 @@ import (
 	"github.com/holdfastfs/holdfast/uploader/dataset"
 )
 
+// restingFlags open what may be no regular file any more.
+const restingFlags = os.O_RDONLY | unix.O_NONBLOCK
+
 // resting is a staged file that is not read under a lease: its directory is not mounted, or its bytes are evicted.
 type resting struct {
 	*os.File
@@ -42,7 +45,7 @@ func versionAt(st *unix.Statx_t) fs.Version {
 
 // openResting opens a staged file that is not being written.
 func (u *uploadDir) openResting(ctx context.Context, id fs.FileID, p string) (_ dataset.StagedFile, err error) {
-	f, err := u.root.OpenFile(p, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	f, err := u.root.OpenFile(p, restingFlags, 0)
 	if err != nil {
 		return nil, staged(err)
 	}
@@ -63,11 +66,11 @@ func (u *uploadDir) openResting(ctx context.Context, id fs.FileID, p string) (_ 
 		return &resting{f, f}, nil
 	}
 	return &resting{f, &evictedReader{ctx: ctx, u: u, open: func(ctx context.Context) (*unixfs.File, error) {
-		node, err := u.n.reader.Node(ctx, c, c)
+		node, err := u.reader.Node(ctx, c, c)
 		if err != nil {
 			return nil, err
 		}
-		return u.n.reader.Open(node)
+		return u.reader.Open(node)
 	}}}, nil
 }
 

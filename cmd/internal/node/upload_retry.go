@@ -143,7 +143,9 @@ func (n *Node) uploadAt(dir string) (*uploadDir, error) {
 // stagedFile is a regular file in the staging tree.
 type stagedFile struct {
 	fs.File
-	links uint32 // names that it has
+	links  uint32 // names that it has
+	blocks int64  // bytes that it takes on the disk
+	used   int64  // when it was read last, in Unix nanoseconds
 }
 
 // files calls fn with each regular file at or below a path. What vanishes meanwhile is left out.
@@ -173,7 +175,7 @@ func (u *uploadDir) filesIn(ctx context.Context, p string, e dataset.Entry, st *
 	case e.Kind != dataset.Regular:
 		return nil
 	}
-	return fn(ctx, stagedFile{links: st.Nlink, File: fs.File{ID: fs.FileID(e.ID), Path: p, Version: versionAt(st)}})
+	return fn(ctx, stagedFile{links: st.Nlink, blocks: int64(st.Blocks) * 512, used: usedAt(st), File: fs.File{ID: fs.FileID(e.ID), Path: p, Version: versionAt(st)}})
 }
 
 // retry takes files up again.

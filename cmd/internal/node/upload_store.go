@@ -10,6 +10,8 @@ import (
 	"github.com/multiformats/go-multihash"
 
 	"github.com/holdfastfs/holdfast/blockcache"
+	"github.com/holdfastfs/holdfast/exchange"
+	"github.com/holdfastfs/holdfast/fs/unixfs"
 	"github.com/holdfastfs/holdfast/uploader/dag"
 	"github.com/holdfastfs/holdfast/uploader/dataset"
 )
@@ -79,7 +81,16 @@ func (b *markedBody) Put(ctx context.Context, offset uint64, blks []blocks.Block
 
 // Get implements dataset.Store.
 func (s uploadStore) Get(ctx context.Context, c cid.Cid) ([]byte, error) {
-	return shards{s.u.n}.ReadShard(ctx, c)
+	b, err := (&served{store: s.u.n.store}).Get(ctx, c)
+	if errors.Is(err, exchange.ErrNotFound) { // it was uploaded, and may have to be rebuilt
+		ctx, cancel := context.WithTimeout(ctx, s.u.n.cfg.Settings.Timeout)
+		defer cancel()
+		b, err = uploadBlocks{s.u.n.blocks, s.u}.Get(ctx, unixfs.Want{CID: c})
+	}
+	if err != nil {
+		return nil, err
+	}
+	return b.RawData(), nil
 }
 
 // Keep implements dataset.Store.
