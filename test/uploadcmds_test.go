@@ -1,7 +1,9 @@
 package test
 
 import (
+	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -185,4 +187,85 @@ func TestStagingQuota(t *testing.T) {
 	m := fresh.Mount("m", synced.Manifest)
 	s.MustSh(`diff -r "$1" "$2"`, m, tree)
 	fresh.Must("umount", m)
+}
+
+// repairedLinks is what the tests look at of `holdfast repair --json`.
+type repairedLinks struct {
+	Links struct {
+		Links, Placed, Renewed, Unheard int
+		Lost                            []struct{ Reason string }
+		Waiting                         string
+	}
+	Fetched, Rebuilt, Lost int
+}
+
+func repairOf(t *testing.T, n *swarm.Node, args ...string) (r repairedLinks) {
+	t.Helper()
+	must(t, json.Unmarshal([]byte(n.Must(append([]string{"repair", "--json"}, args...)...)), &r))
+	return r
+}
+
+// TestRepairLinks: a repair of an upload directory, and of protected content, finds out at once that a provider has
+// vanished, and has its chunks kept by others, though the node has no block of them any more.
+func TestRepairLinks(t *testing.T) {
+	t.Parallel()
+	s := swarm.New(t)
+	all := providers(s, 8)
+	writer := s.Start("writer")
+	for _, p := range all {
+		writer.Connect(p)
+	}
+	tree := s.ManyFiles(60, "tree")
+	s.RandomFile(5<<20, 8, "tree", "big")
+	manifest := writer.Add(s.RandomFile(3<<20, 9, "file"), "--protect", "4,2", "--upload")
+	up := writer.Mount("up", "", "--upload", "--name", "work")
+	s.MustSh(`cp -a "$1" "$2/"`, tree, up)
+	synced := syncOf(t, writer, up)
+	s.Eventually("the content to be uploaded", func() bool {
+		return !slices.ContainsFunc(uploadsOf(t, writer), func(u upload) bool { return u.State != "uploaded" })
+	})
+	for _, args := range [][]string{{up}, {"--links", manifest}} {
+		if r := repairOf(t, writer, args...); r.Links.Links == 0 || len(r.Links.Lost)+r.Links.Placed+r.Links.Renewed+r.Links.Unheard > 0 || r.Links.Waiting != "" {
+			t.Errorf("repair %v of what is whole: %+v", args, r)
+		}
+	}
+
+	kept := make(map[string]int) // links by provider
+	for _, l := range linksOf(t, writer) {
+		if l.State == "signed" {
+			kept[l.Provider]++
+		}
+	}
+	var gone *swarm.Node
+	for _, p := range all {
+		if gone == nil || kept[p.Identity().ID] > kept[gone.Identity().ID] {
+			gone = p
+		}
+	}
+	lost := gone.Identity().ID
+	writer.Must("gc")
+	gone.Kill()
+	directory, content := repairOf(t, writer, synced.Manifest, "--links"), repairOf(t, writer, manifest)
+	n := 0
+	for _, r := range []repairedLinks{directory, content} {
+		n += len(r.Links.Lost)
+		for _, l := range r.Links.Lost {
+			if !strings.HasPrefix(l.Reason, "vanished") {
+				t.Errorf("a link was lost because: %s", l.Reason)
+			}
+		}
+		if r.Links.Placed != len(r.Links.Lost) || r.Lost > 0 {
+			t.Errorf("repaired: %+v", r)
+		}
+	}
+	if n == 0 || n != kept[lost] {
+		t.Errorf("%d links were lost, the provider had %d", n, kept[lost])
+	}
+	for _, l := range linksOf(t, writer) {
+		if l.State == "signed" && l.Provider == lost {
+			t.Errorf("chunk %s is still counted at the provider that is gone", l.Chunk)
+		}
+	}
+	refused(t, writer, 1, []string{"no upload directory"}, "repair", tree)
+	writer.Must("umount", up)
 }

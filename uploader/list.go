@@ -26,6 +26,7 @@ type LinkStatus struct {
 	Expiry   time.Time
 	Created  time.Time
 	Reason   string // of failed; or the last trouble with payment
+	Doubted  bool   // a repair waits for its audit
 }
 
 // ProviderStatus is what is known of a provider in this life.
@@ -80,9 +81,10 @@ func (u *Uploader) Status(ctx context.Context, id FileID) (s FileStatus, err err
 func (u *Uploader) Links(ctx context.Context, of ...FileID) (all []LinkStatus, err error) {
 	err = u.ask(ctx, func(m *machine) error {
 		for _, l := range m.linksOf(of) {
+			_, doubted := m.doubts[l]
 			all = append(all, LinkStatus{
 				ID: l.ID, Chunk: l.Chunk, Provider: l.Provider, State: l.State, Bytes: l.Bytes, Price: l.Price, Paid: l.Paid,
-				Expiry: l.expiry(), Created: time.Unix(l.Created, 0), Reason: l.Reason,
+				Expiry: l.expiry(), Created: time.Unix(l.Created, 0), Reason: l.Reason, Doubted: doubted,
 			})
 		}
 		return nil

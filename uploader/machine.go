@@ -38,12 +38,13 @@ type machine struct {
 	round    uint64 // of Ready
 	timers   timers
 
-	dirty   []*chunk // to be looked at
-	lacking []*chunk // need more links than they have
-	stuck   []*chunk // the same, and nobody could be asked
-	stir    bool     // somebody may be there for the stuck ones
-	crowded bool     // some are stuck because somebody has too much to do
-	sealing []*link  // want to be sealed
+	dirty   []*chunk      // to be looked at
+	lacking []*chunk      // need more links than they have
+	stuck   []*chunk      // the same, and nobody could be asked
+	stir    bool          // somebody may be there for the stuck ones
+	crowded bool          // some are stuck because somebody has too much to do
+	sealing []*link       // want to be sealed
+	doubts  map[*link]int // that a repair waits for, and how often their providers were silent in a row before
 	mail    []*provider
 	shown   []*file // whose state may have changed
 
@@ -135,6 +136,8 @@ type (
 	goneEvent struct{ peer peer.ID }
 	// auditEvent: all that is pledged is to be audited now.
 	auditEvent struct{}
+	// repairEvent: files are to be kept as they should be, now.
+	repairEvent struct{ files []FileID }
 )
 
 // newMachine makes a machine that keeps nothing. The terms are complete.
@@ -143,6 +146,7 @@ func newMachine(cfg terms, seed [32]byte) *machine {
 		cfg: cfg, random: rand.New(rand.NewChaCha8(seed)),
 		files: make(map[FileID]*file), groups: make(map[GroupID]*group), chunks: make(map[cid.Cid]*chunk),
 		links: make(map[seal.LinkID]*link), providers: make(map[peer.ID]*provider), flights: make(map[uint64]*flight),
+		doubts: make(map[*link]int),
 	}
 }
 
@@ -174,6 +178,8 @@ func (m *machine) Step(event any) {
 		m.gone(e.peer)
 	case auditEvent:
 		m.auditAll()
+	case repairEvent:
+		m.repair(e.files)
 	case doneEvent:
 		m.done(e)
 	}
@@ -182,6 +188,7 @@ func (m *machine) Step(event any) {
 // Ready looks at whatever has changed and returns all that is to be done. The caller owns the result.
 func (m *machine) Ready() ready {
 	m.round++
+	m.resolve()
 	for i := 0; i < len(m.dirty); i++ { // looking at one may make others dirty
 		m.dirty[i].dirty = false
 		m.reconsider(m.dirty[i])

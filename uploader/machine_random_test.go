@@ -109,7 +109,7 @@ func (w *world) event() {
 	case 3:
 		w.step(removeEvent{id})
 	case 4:
-		w.step([]any{cancelEvent{id}, retryEvent{id}, auditEvent{}, goneEvent{p.id}}[w.random.IntN(4)])
+		w.step([]any{cancelEvent{id}, retryEvent{id}, auditEvent{}, goneEvent{p.id}, repairEvent{[]FileID{id}}}[w.random.IntN(5)])
 	case 5:
 		w.pass(time.Duration(w.random.IntN(90)) * time.Second)
 	case 6:

@@ -163,10 +163,15 @@ func (u *Uploader) step(ctx context.Context, op string, id FileID, event any) er
 	return nil
 }
 
-// Repair audits all that is pledged now, and asks everybody again at once. What is found lost is
-// placed anew; Repair does not wait for it.
-func (u *Uploader) Repair(ctx context.Context) error {
-	if err := u.ask(ctx, func(m *machine) error { m.Step(auditEvent{}); return nil }); err != nil {
+// Repair audits what is pledged now, and asks everybody again at once. What is found lost is placed anew; Repair does
+// not wait for it. With IDs it is for those files alone, and strict: a provider that gives no answer is taken for gone,
+// and what ends soon is kept for another lifetime. [LinkStatus.Doubted] and [FileStatus] tell how that goes.
+func (u *Uploader) Repair(ctx context.Context, of ...FileID) error {
+	var event any = auditEvent{}
+	if len(of) > 0 {
+		event = repairEvent{of}
+	}
+	if err := u.ask(ctx, func(m *machine) error { m.Step(event); return nil }); err != nil {
 		return fmt.Errorf("repair: %w", err)
 	}
 	return nil

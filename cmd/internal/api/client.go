@@ -223,6 +223,11 @@ func (c *Client) Sync(ctx context.Context, dir string) (Synced, error) {
 	return call[Synced](ctx, c, "POST", "/v1/sync", url.Values{"dir": {dir}}, nil)
 }
 
+// RepairUploads has what providers keep audited, and placed anew where it is lost. It returns when that is done.
+func (c *Client) RepairUploads(ctx context.Context, of UploadRef) (RepairedLinks, error) {
+	return call[RepairedLinks](ctx, c, "POST", "/v1/uploads/repair", nil, of)
+}
+
 // Pending tells what of the upload directory at dir, an absolute path, is not with providers.
 func (c *Client) Pending(ctx context.Context, dir string) (Pending, error) {
 	return call[Pending](ctx, c, "GET", "/v1/pending", url.Values{"dir": {dir}}, nil)

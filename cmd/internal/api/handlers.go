@@ -116,7 +116,12 @@ func (s *Server) cancelUpload(w http.ResponseWriter, r *http.Request) error {
 	return changeUpload(w, r, s.node.CancelUpload)
 }
 
-func changeUpload(w http.ResponseWriter, r *http.Request, change func(context.Context, UploadRef) (UploadsChanged, error)) error {
+func (s *Server) repairUploads(w http.ResponseWriter, r *http.Request) error {
+	return changeUpload(w, r, s.node.RepairUploads)
+}
+
+// changeUpload answers with what becomes of the uploads that a request names.
+func changeUpload[T any](w http.ResponseWriter, r *http.Request, change func(context.Context, UploadRef) (T, error)) error {
 	var of UploadRef
 	if err := decode(w, r, &of); err != nil {
 		return err

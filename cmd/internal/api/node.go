@@ -30,6 +30,8 @@ type Writer interface {
 	// RetryUpload takes uploads up at once, also cancelled ones; CancelUpload ends them until they are retried.
 	RetryUpload(ctx context.Context, of UploadRef) (UploadsChanged, error)
 	CancelUpload(ctx context.Context, of UploadRef) (UploadsChanged, error)
+	// RepairUploads audits what providers have signed for, and has what is lost placed anew and what ends soon renewed.
+	RepairUploads(ctx context.Context, of UploadRef) (RepairedLinks, error)
 	Links(ctx context.Context) ([]Link, error)
 	Providers(ctx context.Context) ([]Provider, error)
 }

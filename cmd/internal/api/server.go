@@ -181,6 +181,7 @@ func (s *Server) routes() http.Handler {
 		"GET /v1/uploads":              s.uploads,
 		"POST /v1/uploads/retry":       s.retryUpload,
 		"POST /v1/uploads/cancel":      s.cancelUpload,
+		"POST /v1/uploads/repair":      s.repairUploads,
 		"GET /v1/pending":              s.pending,
 		"POST /v1/sync":                s.sync,
 		"GET /v1/links":                s.links,

@@ -98,3 +98,21 @@ type StorageStatus struct {
 	UsedBytes  int64 `json:"used_bytes,omitempty"`
 	Chunks     int   `json:"chunks,omitempty"`
 }
+
+// RepairedLinks is what a repair of uploads came to.
+type RepairedLinks struct {
+	Uploads int        `json:"uploads"`
+	Links   int        `json:"links"`             // that were signed for before
+	Lost    []LostLink `json:"lost,omitempty"`    // of these
+	Placed  int        `json:"placed"`            // new ones
+	Renewed int        `json:"renewed"`           // for longer
+	Unheard int        `json:"unheard"`           // whose providers have not answered yet
+	Waiting string     `json:"waiting,omitempty"` // why not all is kept as it should be
+}
+
+// LostLink is a link that a repair has found to be worth nothing.
+type LostLink struct {
+	Chunk    string `json:"chunk"`
+	Provider string `json:"provider"`
+	Reason   string `json:"reason"`
+}
