@@ -32,8 +32,11 @@
 //   - A link that failed after its request was sent is released at its provider before that provider is
 //     asked again for the chunk. So a provider never has two pledges of ours for one chunk, but for a
 //     renewal.
-//   - A provider that lied, signed something else or failed an audit is not used for that chunk again. One
-//     that refused or was silent comes back with backoff.
+//   - A provider that lied, signed something else or failed an audit is not used for that chunk again; nor is
+//     one that answers others while it has nothing but excuses for audits or vouchers. One that refused or was
+//     silent comes back with backoff.
+//   - A chunk that its provider does not renew goes to another before the pledge ends. One whose bytes are not
+//     here any more is rebuilt from its stripes.
 //   - One link's failure fails that link. A file has failed only while nothing is under way for it and no
 //     provider is left to ask; a candidate that appears takes it up again.
 //   - A file with fewer providers than its groups need waits and says so.

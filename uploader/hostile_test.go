@@ -63,3 +63,91 @@ func TestNobodyIsLeft(t *testing.T) {
 		})
 	}
 }
+
+// TestAuditsAreNotAnswered: a provider that answers everything else, but audits with silence or excuses, is replaced.
+func TestAuditsAreNotAnswered(t *testing.T) {
+	for name, spoil := range map[string]func(s *served){
+		"silence":          func(s *served) { s.stallAt = "audit" },
+		"busy":             func(s *served) { s.excuse = seal.RefusedBusy },
+		"failed":           func(s *served) { s.excuse = seal.RefusedFailed },
+		"not yet invented": func(s *served) { s.excuse = 200 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNetwork(t, 5)
+				cfg := n.config()
+				cfg.AuditInterval = 10 * time.Minute
+				u, stop := start(t, cfg, newMemory())
+				defer stop()
+				f := n.file("f", 4, Policy{})
+				if err := u.AddFile(t.Context(), f); err != nil {
+					t.Fatal(err)
+				}
+				waitUploaded(t, u, f.ID)
+				links, err := u.Links(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				bad := n.peers[links[0].Provider]
+				n.with(func() { spoil(bad) })
+				for range 12 { // other files make it answer other requests
+					later(time.Hour)
+					if err := u.AddFile(t.Context(), n.file(time.Now().String(), 3, Policy{})); err != nil {
+						t.Fatal(err)
+					}
+				}
+				waitUploaded(t, u, f.ID)
+				if links, err = u.Links(t.Context(), f.ID); err != nil {
+					t.Fatal(err)
+				}
+				for _, l := range links {
+					if l.Provider == bad.id && l.State == LinkSigned {
+						t.Errorf("link that can't be audited is %s: %q", l.State, l.Reason)
+					}
+				}
+			})
+		})
+	}
+}
+
+// TestRenewalsAreNotAnswered: a provider that does not renew is replaced before its pledge ends.
+func TestRenewalsAreNotAnswered(t *testing.T) {
+	for name, spoil := range map[string]func(s *served){
+		"silence": func(s *served) { s.stallAt = "renew" },
+		"busy":    func(s *served) { s.excuse = seal.RefusedBusy },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNetwork(t, 5)
+				cfg := n.config()
+				cfg.AuditInterval = 1000 * time.Hour
+				u, stop := start(t, cfg, newMemory())
+				defer stop()
+				f := n.file("f", 4, Policy{AutoRenew: true, Lifetime: 8 * 24 * time.Hour})
+				if err := u.AddFile(t.Context(), f); err != nil {
+					t.Fatal(err)
+				}
+				waitUploaded(t, u, f.ID)
+				links, err := u.Links(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				bad := n.peers[links[0].Provider]
+				n.with(func() { spoil(bad) })
+				later(time.Until(links[0].Expiry) - time.Hour)
+				if links, err = u.Links(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				good := 0
+				for _, l := range links {
+					if l.State == LinkSigned && l.Provider != bad.id && time.Until(l.Expiry) > 24*time.Hour {
+						good++
+					}
+				}
+				if good != 4 {
+					t.Errorf("%d links last, want 4: %+v", good, links)
+				}
+			})
+		})
+	}
+}

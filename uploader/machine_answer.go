@@ -226,6 +226,9 @@ func (m *machine) trouble(l *link, w work, err error, kind fault, code seal.Refu
 func (m *machine) again(l *link, reason string) {
 	m.unseal(l)
 	l.tries++
+	if l.renewal() {
+		m.look(l.chunk) // it may be time to go elsewhere
+	}
 	if l.open() && !l.renewal() && l.tries >= m.cfg.limits.Tries {
 		m.shun(l.provider, 0)
 		m.failed(l, reason, false)
@@ -286,6 +289,10 @@ func (m *machine) refused(l *link, w work, reason string, code seal.RefusalCode)
 
 // signedDone takes in payments and audits.
 func (m *machine) signedDone(l *link, w work, e doneEvent, kind fault, code seal.RefusalCode) {
+	if (w == workAudit || w == workVoucher) && kind != ourFault && m.evades(l, e.err) {
+		m.blame(l, "no answer that says anything: "+e.err.Error())
+		return
+	}
 	switch {
 	case w == workPay && e.err == nil:
 		l.Paid, l.Voucher, l.tries = true, e.voucher, 0
@@ -318,6 +325,18 @@ func (m *machine) signedDone(l *link, w work, e doneEvent, kind fault, code seal
 			l.Reason = cut(e.err.Error())
 		}
 	}
+}
+
+// evades says whether a provider that answers others has had nothing but excuses for a link for too long.
+func (m *machine) evades(l *link, err error) bool {
+	if err == nil {
+		l.excuses = 0
+		return false
+	}
+	if l.excuses++; l.excuses == 1 {
+		l.excused = m.now
+	}
+	return l.excuses > m.cfg.limits.Tries && m.now-l.excused >= m.cfg.vanish && l.provider.answeredAt > l.excused
 }
 
 // signedRefused: a provider that has signed and has it no more is to blame, unless it was not paid.

@@ -60,13 +60,19 @@ func (m *machine) tally(c *chunk, d demand) (t tally) {
 			t.open = append(t.open, l)
 		case l.Expiry >= d.need:
 			t.held = append(t.held, l)
-		case l.renewedBy != nil || l.renewFails < m.cfg.limits.Tries:
+		case l.renewedBy != nil && !m.hopeless(l) || l.renewedBy == nil && l.renewFails < m.cfg.limits.Tries:
 			t.short = append(t.short, l)
 		default:
 			t.surplus = append(t.surplus, l) // it lasts until others are there
 		}
 	}
 	return t
+}
+
+// hopeless says whether a link's renewal fails and fails and its end is near. It goes on, while the chunk goes to
+// somebody else as well.
+func (m *machine) hopeless(l *link) bool {
+	return l.renewedBy.tries >= m.cfg.limits.Tries && l.Expiry-m.wall.Unix() < (l.Expiry-l.Created)/(2*renewFrom)
 }
 
 // beside says whether the link's provider has another column of a group, from before.

@@ -32,6 +32,8 @@ type link struct {
 	tries    int  // failures in a row
 	retry    timer
 
+	excuses      int           // in a row, to audits and vouchers
+	excused      time.Duration // since then
 	auditDue     bool
 	audit        timer
 	renewedBy    *link

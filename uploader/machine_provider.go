@@ -40,8 +40,10 @@ type provider struct {
 	bad   int           // reasons not to choose it, in a row
 	until time.Duration // until when it is not chosen
 	score float64       // of the past, 0 to 1
-	wake  timer         // when pause or until are over
-	mark  uint64        // of choose: it has a column already
+
+	answeredAt time.Duration // when it gave an answer last
+	wake       timer         // when pause or until are over
+	mark       uint64        // of choose: it has a column already
 }
 
 // channelState is how the payment channel to a provider is.
@@ -296,7 +298,7 @@ func (m *machine) backoff(n int) time.Duration {
 
 // answered notes that a provider is there.
 func (m *machine) answered(p *provider) {
-	p.fails, p.pause = 0, 0
+	p.fails, p.pause, p.answeredAt = 0, 0, m.now
 }
 
 // silent notes a request that a provider gave no answer to.

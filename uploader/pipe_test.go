@@ -43,7 +43,8 @@ type served struct {
 	segments map[seal.LinkID]map[int][]byte
 	keys     map[cid.Cid]seal.Key
 	gone     bool
-	stallAt  string // a kind of request that is never answered
+	stallAt  string           // a kind of request that is never answered
+	excuse   seal.RefusalCode // what audits and renewals are refused with, unless zero
 	streams  int
 }
 
@@ -161,6 +162,10 @@ func kindOf(r seal.Request) string {
 		return "channel"
 	case *seal.Voucher:
 		return "voucher"
+	case *seal.Renew:
+		return "renew"
+	case *seal.Release:
+		return "release"
 	}
 	return fmt.Sprintf("%T", r)
 }
@@ -238,11 +243,18 @@ func (s *served) respond(r seal.Request, got map[int][]byte) seal.Answer {
 		return s.data(r.Link, set)
 	case *seal.Audit:
 		return s.prove(r)
+	case *seal.Renew:
+		if s.excuse != 0 {
+			return &seal.SignatureAnswer{Refusal: seal.Refuse(s.excuse, "not now")}
+		}
 	}
 	return s.answer(r)
 }
 
 func (s *served) prove(r *seal.Audit) *seal.AuditAnswer {
+	if s.excuse != 0 {
+		return &seal.AuditAnswer{Refusal: seal.Refuse(s.excuse, "not now")}
+	}
 	err := s.audit(r.Chunk)
 	var refusal *seal.Refusal
 	if errors.As(err, &refusal) {
