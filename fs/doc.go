@@ -51,6 +51,10 @@
 // called, once a version, however often the file was flushed. Files under temporary names wait for their rename, for
 // UploadConfig.TempWait at most. Files without a name are never told of.
 //
+// fsync of a file or directory makes it durable in staging, and is the only barrier: syncfs does not reach us, as the
+// kernel asks nobody but virtiofs and fuseblk for it. What was closed, and is lost to [Uploads] by a power cut, is found and
+// told again at the next start.
+//
 // Staged bytes are counted by the blocks that they take. Writes that come here wait where the
 // quota ends for files to be evicted (UploadConfig.MakeRoom), and fail with ENOSPC where none can be.
 // Near the quota no writer gets passthrough any more; one that got it before goes on unhindered, is measured ten times a
