@@ -40,14 +40,14 @@ func TestNobodyIsLeft(t *testing.T) {
 					b.spoil(s)
 				}
 				cfg := n.config()
-				cfg.Payments, cfg.MaxPricePerGiBDay, cfg.AuditInterval = &purse{paid: make(map[string]payment.Amount)}, 1<<41, time.Minute
+				cfg.Payments, cfg.MaxPricePerGiBDay, cfg.AuditInterval = &purse{paid: make(map[string]payment.Amount)}, 1<<41, 10*time.Minute
 				u, stop := start(t, cfg, newMemory())
 				defer stop()
 				f := n.file("f", 3, Policy{})
 				if err := u.AddFile(t.Context(), f); err != nil {
 					t.Fatal(err)
 				}
-				later(3 * time.Hour)
+				later(time.Hour)
 				s, err := u.Status(t.Context(), f.ID)
 				if err != nil || s.State == Uploaded || !strings.Contains(s.String(), b.says) {
 					t.Errorf("file is %q, %v, want %q", s, err, b.says)
@@ -76,7 +76,7 @@ func TestAuditsAreNotAnswered(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNetwork(t, 5)
 				cfg := n.config()
-				cfg.AuditInterval = 10 * time.Minute
+				cfg.AuditInterval = time.Hour
 				u, stop := start(t, cfg, newMemory())
 				defer stop()
 				f := n.file("f", 4, Policy{})
@@ -90,9 +90,9 @@ func TestAuditsAreNotAnswered(t *testing.T) {
 				}
 				bad := n.peers[links[0].Provider]
 				n.with(func() { spoil(bad) })
-				for range 12 { // other files make it answer other requests
+				for range 6 { // other files make it answer other requests
 					later(time.Hour)
-					if err := u.AddFile(t.Context(), n.file(time.Now().String(), 3, Policy{})); err != nil {
+					if err := u.AddFile(t.Context(), n.file(time.Now().String(), 1, Policy{Redundancy: 5})); err != nil {
 						t.Fatal(err)
 					}
 				}
