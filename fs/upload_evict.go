@@ -87,7 +87,8 @@ func (t *uploadTree) makeStubLocked(n *staged, fd int, s *stub) error {
 const enoughRoom = 1 << 20
 
 // waitForRoom has files evicted until there is room for all that is wanted, of which got is reserved already, or none can
-// be; with part some is enough. It returns what is reserved then.
+// be; with part some is enough. It returns what is reserved then. Nothing is while it waits: two that wait for each
+// other's room would get none.
 func (t *uploadTree) waitForRoom(call func() *call, want, got int64, part bool) int64 {
 	if part && got == 0 {
 		want = min(want, enoughRoom)
@@ -95,18 +96,17 @@ func (t *uploadTree) waitForRoom(call func() *call, want, got int64, part bool) 
 	if want <= got || part && got > 0 || want > t.quota.limit || t.cfg.MakeRoom == nil {
 		return got
 	}
+	t.quota.settle(got, 0)
 	c := call()
 	defer c.finish()
-	for got < want && c.Err() == nil && t.cfg.MakeRoom(c, want-got) {
-		got += t.quota.reserveSome(want - got)
+	if t.reserveRoom(c, want) {
+		return want
 	}
-	return got
+	return t.quota.reserveSome(want)
 }
 
-// reserveRoom takes room for bytes that are brought back, all or nothing, once there is some.
+// reserveRoom takes room, all or nothing, once there is as much.
 func (t *uploadTree) reserveRoom(ctx context.Context, bytes int64) bool {
-	ctx, cancel := context.WithTimeout(ctx, t.cfg.Timeout)
-	defer cancel()
 	for !t.quota.reserve(bytes) {
 		if t.cfg.MakeRoom == nil || bytes > t.quota.limit || ctx.Err() != nil || !t.cfg.MakeRoom(ctx, bytes) {
 			return false

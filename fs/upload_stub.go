@@ -232,7 +232,7 @@ func (t *uploadTree) hydrate(ctx context.Context, n *staged) error {
 	s, err := t.markHalf(n)
 	room := int64(0)
 	if err == nil {
-		if room = roundUp(s.bytes); !t.reserveRoom(ctx, room) {
+		if room = roundUp(s.bytes); !t.roomToHydrate(ctx, room) {
 			room, err = 0, fmt.Errorf("bring back %d evicted bytes: %w", s.bytes, ErrFull)
 		}
 	}
@@ -250,6 +250,13 @@ func (t *uploadTree) hydrate(ctx context.Context, n *staged) error {
 	}
 	t.quota.settle(room, 0)
 	return errors.Join(err, t.measureLocked(n))
+}
+
+// roomToHydrate waits for room as long as who wants the bytes does.
+func (t *uploadTree) roomToHydrate(ctx context.Context, bytes int64) bool {
+	ctx, cancel := context.WithTimeout(ctx, t.cfg.Timeout)
+	defer cancel()
+	return t.reserveRoom(ctx, bytes)
 }
 
 // markHalf notes on the staged inode that it is a stub that may have bytes, and what its time is.

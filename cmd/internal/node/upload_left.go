@@ -112,7 +112,7 @@ func (u *uploadDir) rescan(ctx context.Context) error {
 			return nil // it never was closed: the next mount looks at it
 		}
 		v, known, err := u.Recorded(ctx, f.File)
-		if err == nil && (!known || v != f.Version) && !temporary(path.Base(f.Path)) {
+		if err == nil && (!known || v != f.Version) && !u.keeps.temporary(path.Base(f.Path)) {
 			err = u.Closed(ctx, f.File)
 		}
 		return err

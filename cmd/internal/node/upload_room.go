@@ -19,7 +19,9 @@ const (
 	roomPart = 8
 	// roomPoll is how often a write that waits for room looks for what is uploaded by now.
 	roomPoll = 100 * time.Millisecond
-	// roomHope is how long nothing may happen before a write is refused that waits for uploads.
+	// tidyEvery is the time between looks at a full staging tree.
+	tidyEvery = 3 * time.Second
+	// roomHope is how long nothing may happen, where providers are missing, before a write is refused that waits for uploads.
 	roomHope = 5 * time.Second
 )
 
@@ -28,6 +30,7 @@ type room struct {
 	u       *uploadDir
 	turn    chan struct{} // holds one: whoever works on it
 	victims []victim      // found by the last walk, the first is to go last
+	tidied  time.Time     // when files were last looked at before anybody waited
 }
 
 // victim is a file that may be evicted, if it is uploaded.
@@ -45,8 +48,9 @@ func (r *room) make(ctx context.Context, bytes int64) bool {
 		return false
 	}
 	defer func() { <-r.turn }()
-	if free, _ := r.free(); free >= bytes {
-		return true // whose turn was before made it
+	if free, _ := r.free(); free >= bytes { // whose turn was before made it; others may have reserved it
+		r.u.sleepFor(ctx, roomPoll/10)
+		return true
 	}
 	h := hope{u: r.u, changed: time.Now()}
 	for h.left(ctx) {
@@ -86,6 +90,10 @@ func (r *room) tidy(ctx context.Context) {
 		return // somebody waits for room, and maybe for us
 	}
 	defer func() { <-r.turn }()
+	if time.Since(r.tidied) < tidyEvery {
+		return
+	}
+	defer func() { r.tidied = time.Now() }()
 	if _, err := r.evict(ctx, quota/2-free); err != nil && ctx.Err() == nil {
 		r.u.n.log.Error("no file can be evicted", "path", r.u.dir, "error", err)
 	}
@@ -227,7 +235,8 @@ func (h *hope) left(ctx context.Context) bool {
 		h.u.set.Hurry() // what was closed just now would wait for a quiet time
 		h.u.changed()
 	}
-	return s.Synced || now.open > 0 || time.Since(h.changed) < roomHope
+	// Chunks that wait, and none on its way: for providers that may never come.
+	return s.Synced || now.open > 0 || stats.Waiting == 0 || time.Since(h.changed) < roomHope
 }
 
 // worthATry says whether files may be evicted that could not be a moment ago: mostly only when a manifest was placed.
