@@ -58,6 +58,7 @@ func (l *loop) wait(ctx context.Context, alarm *time.Timer) bool {
 		l.tick()
 	case f := <-l.questions:
 		l.tick()
+		l.act(ctx, l.machine.Ready()) // nobody is to see what has just been rung and not been seen to
 		f(l.machine)
 	case v := <-l.requests:
 		l.tick()

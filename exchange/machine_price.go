@@ -23,13 +23,9 @@ type priceTag struct {
 }
 
 // takeAccount takes a peer's word on what it takes, and on whether it gives us anything now.
-func (m *machine) takeAccount(p *peerState, a *Account) {
-	was := m.trusted(p)
+func (p *peerState) takeAccount(a *Account) {
 	p.charges, p.perMiB, p.suspended = a.PricePerMiB > 0, a.PricePerMiB, a.Suspended
 	p.charged = p.charged || p.charges
-	if !was && m.trusted(p) {
-		m.revive(p)
-	}
 }
 
 // learnPrice remembers what a peer takes, from a word of it that it has a block.

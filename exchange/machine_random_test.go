@@ -420,6 +420,15 @@ func TestRandomEvents(t *testing.T) {
 	}
 }
 
+// TestRandomEventsThatFailed lives the lives again that something was found in.
+func TestRandomEventsThatFailed(t *testing.T) {
+	for _, seed := range []uint64{
+		8733, // asked a peer for a block that came with the word that it gives something again
+	} {
+		randomEvents(t, seed, 600)
+	}
+}
+
 // TestMachineRepeatsItself: the same events lead to the same decisions.
 func TestMachineRepeatsItself(t *testing.T) {
 	record := func() string {

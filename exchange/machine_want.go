@@ -188,8 +188,9 @@ func (m *machine) received(e receivedEvent) {
 		return
 	}
 	p.heard = m.now
+	trusted := m.trusted(p)
 	if e.message.Account != nil {
-		m.takeAccount(p, e.message.Account)
+		p.takeAccount(e.message.Account)
 	}
 	for _, b := range e.message.Blocks {
 		m.deliver(p, b)
@@ -200,6 +201,9 @@ func (m *machine) received(e receivedEvent) {
 		} else {
 			m.dontHave(p, pr)
 		}
+	}
+	if e.message.Account != nil && !trusted && m.trusted(p) {
+		m.revive(p) // after the blocks: none of them is to be asked for now
 	}
 	m.checkUnasked(p)
 }
