@@ -185,11 +185,6 @@ func prepare(t *testing.T, seed uint64, before []string, later time.Duration) *s
 func TestWriterIsKilled(t *testing.T) {
 	for _, act := range writerActs {
 		t.Run(act.name, func(t *testing.T) {
-			st := prepare(t, 1, act.before, act.later)
-			r := st.role
-			r.Act = act.name
-			seen, _ := st.spawn(r).end()
-			st.check(act.name)
 			want := act.must
 			if act.name == "upload" {
 				for s := LinkCreated; s <= LinkSigned; s++ {
@@ -197,6 +192,15 @@ func TestWriterIsKilled(t *testing.T) {
 				}
 				want = append(want, "before payment", "within payment", "after payment", "before the channel", "after the channel",
 					"after commit of paid", "after commit of delivered", "amid sending data")
+			}
+			var seen []string
+			for try := uint64(0); try < maxTries && (try == 0 || len(missing(seen, want)) > 0); try++ {
+				st := prepare(t, 1000*try+1, act.before, act.later)
+				r := st.role
+				r.Act = act.name
+				life, _ := st.spawn(r).end()
+				st.check(act.name)
+				seen = append(seen, missing(seen, life)...)
 			}
 			for i, k := range killsOf(t, seen, want) {
 				t.Run(k.name(), func(t *testing.T) {
@@ -225,6 +229,16 @@ func TestWriterIsKilled(t *testing.T) {
 // maxTries is how many lives it takes at most to come to a point that depends on who is faster.
 const maxTries = 10
 
+// missing returns those of want, repeated as they are, that are not in seen.
+func missing(seen, want []string) (out []string) {
+	for _, name := range want {
+		if !slices.Contains(seen, name) {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
 // kill is a point, after so many times there.
 type kill struct {
 	at  string
@@ -247,10 +261,8 @@ func killsOf(t *testing.T, seen, want []string) (kills []kill) {
 			kills = append(kills, kill{at: name})
 		}
 	}
-	for _, name := range want {
-		if times[name] == 0 {
-			t.Errorf("nothing comes to the point %s", name)
-		}
+	for _, name := range missing(seen, want) {
+		t.Errorf("nothing comes to the point %s", name)
 	}
 	if killTwice {
 		for _, k := range slices.Clone(kills) {
