@@ -261,8 +261,8 @@ func (s *served) prove(r *seal.Audit) *seal.AuditAnswer {
 		return &seal.AuditAnswer{Refusal: refusal}
 	}
 	a := &seal.AuditAnswer{Nonce: r.Nonce}
-	for id, l := range s.links {
-		if !l.chunk.Equals(r.Chunk) || l.over || l.renewal || s.segments[id] == nil {
+	for id, l := range s.links { // one is live; it may be the renewal of the one that the segments came for
+		if !l.chunk.Equals(r.Chunk) || len(s.segments[id]) < len(s.maps[id].Segments) || len(s.maps[id].Segments) == 0 {
 			continue
 		}
 		for _, i := range r.Segments {
