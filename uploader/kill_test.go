@@ -319,9 +319,15 @@ func withProvider(t *testing.T, seed uint64, how role, hasty bool) (seen []strin
 	r := st.role
 	r.Act = "upload"
 	ended := make(chan error, 1)
-	go func() { ended <- r.write(t.Context(), &killer{}) }()
+	first := p
+	go func() {
+		err := r.write(t.Context(), &killer{})
+		first.stdin.Close() // it ends, if it did not come to where it is killed
+		ended <- err
+	}()
 	if how.KillAt != "" {
 		if _, killed = p.end(); !killed {
+			st.must(<-ended)
 			return nil, false
 		}
 		how.KillAt = ""
@@ -329,7 +335,9 @@ func withProvider(t *testing.T, seed uint64, how role, hasty bool) (seen []strin
 		p.ready()
 	}
 	err := <-ended
-	st.must(p.stdin.Close())
+	if p != first {
+		st.must(p.stdin.Close())
+	}
 	seen, _ = p.end()
 	st.must(err)
 	st.open(0)
