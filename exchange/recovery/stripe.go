@@ -22,6 +22,7 @@ type flight struct {
 	cancel  context.CancelCauseFunc
 	done    chan struct{} // closed when data or err is set
 	data    [][]byte      // the stripe's blocks; those that were neither lost nor needed are nil
+	rebuilt int           // how many of them were computed: none where what was lost came after all
 	err     error
 }
 
@@ -81,7 +82,7 @@ func (r *Recovery) fly(ctx context.Context, key flightKey, f *flight, m *erasure
 		r.log.Debug("stripe not rebuilt", "manifest", key.manifest, "stripe", key.first, "err", f.err)
 		return
 	}
-	if r.counts.stripes.Add(1) == 1 {
+	if f.rebuilt > 0 && r.counts.stripes.Add(1) == 1 {
 		r.log.Info("lost blocks are rebuilt from their stripes", "dataset", m.Root(), "manifest", key.manifest)
 	}
 	r.log.Debug("stripe rebuilt", "manifest", key.manifest, "stripe", key.first, "took", time.Since(began))
@@ -127,7 +128,6 @@ func codecOf(m *erasure.Manifest) (*erasure.Codec, error) {
 // to who waits where they belong. A store that refuses them is no reason to withhold them from their readers.
 func (r *Recovery) keep(ctx context.Context, f *flight, data []erasure.Shard, shards, before [][]byte) error {
 	var arrivals []exchange.Arrival
-	rebuilt := 0
 	for i, d := range data {
 		if len(before[i]) > 0 || d.Bytes == 0 {
 			continue
@@ -136,7 +136,7 @@ func (r *Recovery) keep(ctx context.Context, f *flight, data []erasure.Shard, sh
 		if err != nil {
 			return fmt.Errorf("block %s of it: %w", d.CID, err)
 		}
-		rebuilt++
+		f.rebuilt++
 		r.counts.bytes.Add(uint64(d.Bytes))
 		r.mu.Lock()
 		wanted := f.wanted[i] > 0
@@ -145,7 +145,7 @@ func (r *Recovery) keep(ctx context.Context, f *flight, data []erasure.Shard, sh
 			arrivals = append(arrivals, exchange.Arrival{Block: b})
 		}
 	}
-	r.counts.rebuilt.Add(uint64(rebuilt))
+	r.counts.rebuilt.Add(uint64(f.rebuilt))
 	if len(arrivals) == 0 {
 		return nil
 	}
