@@ -17,8 +17,8 @@ import (
 // what came in that time.
 const saveEvery = 2 * time.Second
 
-// writebackEvery is after how many segments the disk is set to work, so that little is left to sync.
-const writebackEvery = 16
+// batchSegments is how many segments that lie one after the other are written at once.
+const batchSegments = 16
 
 // data takes segments. With the last one the chunk is verified, and the state that leads to is stored.
 func (p *Provider) data(ctx context.Context, from peer.ID, q *seal.Data, r *seal.Reader, c *conn) (*seal.DataAnswer, error) {
@@ -26,8 +26,9 @@ func (p *Provider) data(ctx context.Context, from peer.ID, q *seal.Data, r *seal
 	if err != nil {
 		return nil, err
 	}
-	t := &transfer{p: p, h: h, c: c, link: q.Link}
+	t := &transfer{p: p, h: h, c: c, link: q.Link, batch: p.batches.Get().(*batch)}
 	defer p.drop(h)
+	defer p.batches.Put(t.batch)
 	err = t.begin()
 	whole := err == nil && h.rec.Whole
 	h.mu.Unlock()
@@ -37,7 +38,8 @@ func (p *Provider) data(ctx context.Context, from peer.ID, q *seal.Data, r *seal
 	if whole {
 		return &seal.DataAnswer{}, nil
 	}
-	if err := t.receive(ctx, r); err != nil {
+	err = t.receive(ctx, r)
+	if err = errors.Join(err, t.write()); err != nil {
 		return nil, errors.Join(err, t.end(ctx, false))
 	}
 	if err := t.end(ctx, true); err != nil {
@@ -48,13 +50,25 @@ func (p *Provider) data(ctx context.Context, from peer.ID, q *seal.Data, r *seal
 
 // transfer is one stream of segments. Several may feed the same copy: what they write is the same.
 type transfer struct {
-	p    *Provider
-	h    *held
-	c    *conn
-	f    file
-	m    *seal.Map
-	link seal.LinkID
+	p       *Provider
+	h       *held
+	c       *conn
+	f       file
+	m       *seal.Map
+	link    seal.LinkID
+	batch   *batch
+	checker *checker // nil where blocks can't be checked as they come
 }
+
+// batch is segments on their way to the file.
+type batch struct {
+	bytes []byte // room for batchSegments of them
+	first int    // of the segments in it
+	n     int
+	used  int // bytes
+}
+
+func newBatch() any { return &batch{bytes: alignedBuffer(batchSegments * seal.SegmentBytes)} }
 
 // begin is called with the copy's lock held.
 func (t *transfer) begin() error {
@@ -69,6 +83,7 @@ func (t *transfer) begin() error {
 	case r.Whole:
 		return nil
 	}
+	t.batch.n, t.batch.used = 0, 0
 	var err error
 	if t.m, err = t.p.readMap(t.h); errors.Is(err, errDamaged) || isMissing(err) {
 		if err := t.p.distrust(t.h); err != nil {
@@ -82,14 +97,19 @@ func (t *transfer) begin() error {
 	if err != nil {
 		return err
 	}
-	t.f, err = t.p.open(t.h)
-	return err
+	if t.f, err = t.p.open(t.h); err != nil {
+		return err
+	}
+	if t.h.have.Count() == 0 {
+		t.checker = newChecker(t.f, t.h.rec)
+	}
+	return nil
 }
 
 // receive takes segments until the writer ends them.
 func (t *transfer) receive(ctx context.Context, r *seal.Reader) error {
 	buf := new(seal.SegmentBuffer)
-	saved, fresh := time.Now(), 0
+	saved := time.Now()
 	for n := 0; ; n++ {
 		i, segment, err := r.ReadSegment(buf)
 		if errors.Is(err, io.EOF) {
@@ -104,17 +124,13 @@ func (t *transfer) receive(ctx context.Context, r *seal.Reader) error {
 		if n >= 2*len(t.m.Segments) {
 			return seal.Refuse(seal.RefusedMismatch, "segments come again and again")
 		}
-		isNew, err := t.take(i, segment)
-		if err != nil {
+		if err := t.take(i, segment); err != nil {
 			return err
 		}
-		if isNew {
-			fresh++
-		}
-		if fresh%writebackEvery == 0 {
-			t.f.Writeback()
-		}
 		if time.Since(saved) >= t.p.cfg.saveEvery {
+			if err := t.write(); err != nil {
+				return err
+			}
 			if err := t.end(ctx, false); err != nil {
 				return err
 			}
@@ -124,24 +140,58 @@ func (t *transfer) receive(ctx context.Context, r *seal.Reader) error {
 	}
 }
 
-// take checks one segment and writes it to its place.
-func (t *transfer) take(i int, segment []byte) (fresh bool, err error) {
+// take checks one segment, and writes it to its place with those before it when they are enough.
+func (t *transfer) take(i int, segment []byte) error {
 	if err := t.m.CheckSegment(i, segment); err != nil {
 		t.p.counts.badSegments.Add(1)
-		return false, seal.Refuse(seal.RefusedMismatch, "%v", err)
+		return seal.Refuse(seal.RefusedMismatch, "%v", err)
+	}
+	t.checker.take(i, segment)
+	b := t.batch
+	if b.n > 0 && (i != b.first+b.n || b.n == batchSegments) {
+		if err := t.write(); err != nil {
+			return err
+		}
 	}
 	if has, err := t.has(i); has || err != nil {
-		return false, err
+		return err
 	}
-	if _, err := t.f.WriteAt(segment, int64(i)*seal.SegmentBytes); err != nil {
-		return false, fmt.Errorf("write segment: %w", err)
+	if b.n == 0 {
+		b.first = i
 	}
-	t.p.counts.received.Add(int64(len(segment)))
+	b.used += copy(b.bytes[b.used:], segment)
+	b.n++
+	if b.n == batchSegments {
+		return t.write()
+	}
+	return nil
+}
+
+// write brings the batch to the file. After an error what was not written of it is missing.
+func (t *transfer) write() error {
+	b := t.batch
+	if b.n == 0 {
+		return nil
+	}
+	first, n := b.first, b.n
+	written, err := t.f.WriteAt(b.bytes[:b.used], int64(first)*seal.SegmentBytes)
+	b.n, b.used = 0, 0
+	if err != nil {
+		n = written / seal.SegmentBytes
+		err = fmt.Errorf("write segments: %w", err)
+	}
+	t.f.Writeback()
+	t.p.counts.received.Add(int64(written))
 	t.h.mu.Lock()
 	defer t.h.mu.Unlock()
-	t.h.have.Set(i)
 	t.h.touched = t.p.now()
-	return true, t.p.step("segment")
+	for i := first; i < first+n; i++ {
+		t.h.have.Set(i)
+		if err := t.p.step("segment"); err != nil {
+			return err
+		}
+	}
+	return err
 }
 
 // has says whether a segment is here already. The link may have ended meanwhile.
@@ -178,7 +228,7 @@ func (t *transfer) settle(ctx context.Context, verify bool) error {
 		return nil
 	}
 	if verify && t.h.have.Count() == segmentsOf(t.h.rec) {
-		return t.p.complete(ctx, t.h)
+		return t.p.complete(ctx, t.h, t.checker.checked())
 	}
 	return t.p.save(t.h)
 }

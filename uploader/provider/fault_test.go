@@ -61,7 +61,7 @@ func (f *faultFolder) Create(name string) (file, error) {
 	defer f.mu.Unlock()
 	st := &faultState{old: map[int64][]byte{}}
 	f.files[name] = st
-	return &faultFile{g.(osFile), f, st}, nil
+	return &faultFile{g.(*osFile), f, st}, nil
 }
 
 func (f *faultFolder) Open(name string) (file, error) {
@@ -71,7 +71,7 @@ func (f *faultFolder) Open(name string) (file, error) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return &faultFile{g.(osFile), f, f.files[name]}, nil
+	return &faultFile{g.(*osFile), f, f.files[name]}, nil
 }
 
 func (f *faultFolder) Remove(name string) error {
@@ -103,7 +103,7 @@ func (f *faultFolder) Sync() error {
 
 // faultFile is an open file of a faultFolder.
 type faultFile struct {
-	osFile
+	*osFile
 	fs *faultFolder
 	st *faultState
 }

@@ -10,7 +10,8 @@ import (
 	"github.com/holdfastfs/holdfast/exchange/payment/durable"
 )
 
-// file is a copy's file. ReadAt and WriteAt may be called concurrently.
+// file is a copy's file. ReadAt and WriteAt may be called concurrently. Writes of an [alignedBuffer] go past the page
+// cache where the file system can: a copy is written once and rarely read, and would push out what is.
 type file interface {
 	io.ReaderAt
 	io.WriterAt
@@ -47,11 +48,8 @@ func (o osFolder) open(name string, flags int) (file, error) {
 	if err != nil {
 		return nil, err
 	}
-	return osFile{f}, nil
+	return &osFile{File: f}, nil
 }
-
-// osFile is an open file of the real folder.
-type osFile struct{ *os.File }
 
 func (o osFolder) Create(name string) (file, error) {
 	return o.open(name, os.O_RDWR|os.O_CREATE|os.O_EXCL)

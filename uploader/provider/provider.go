@@ -42,6 +42,7 @@ type Provider struct {
 	gate       gate
 	memory     *semaphore.Weighted // bytes, for requests being read and answers being made
 	verifiers  *semaphore.Weighted
+	batches    sync.Pool // of *batch
 	tombstones atomic.Int64
 	counts     counters
 
@@ -85,6 +86,7 @@ func open(cfg Config) (*Provider, error) {
 		table: newTable(cfg.Limits.OpenFiles), books: newBooks(cfg.Limits, cfg.QuotaBytes),
 		memory: semaphore.NewWeighted(cfg.Limits.MemoryBytes), verifiers: semaphore.NewWeighted(int64(cfg.Limits.Verifiers)),
 	}
+	p.batches.New = newBatch
 	p.dbFree = func() (uint64, error) { return durable.Free(cfg.DB.Opts().Dir) }
 	p.gate.init(cfg.Limits)
 	p.dirGen.Store(1)

@@ -37,7 +37,7 @@ func (p *Provider) pledgeOf(ctx context.Context, from peer.ID, id seal.LinkID) (
 		return seal.Pledge{}, err
 	}
 	if n := segmentsOf(h.rec); !h.rec.Whole && len(h.rec.Root) > 0 && h.have.Count() == n {
-		if err := p.complete(ctx, h); err != nil { // the last answer to Data was never reached
+		if err := p.complete(ctx, h, nil); err != nil { // the last answer to Data was never reached
 			return seal.Pledge{}, err
 		}
 	}

@@ -19,9 +19,15 @@ import (
 	"github.com/holdfastfs/holdfast/uploader/seal"
 )
 
-// complete verifies a copy whose segments are all here, syncs and indexes it. The copy's lock is held.
-// Where the blocks are not those of the descriptor the writer has lied: its links end.
-func (p *Provider) complete(ctx context.Context, h *held) error {
+// complete verifies a copy whose segments are all here, unless its blocks were checked as they came, syncs and indexes
+// it. The copy's lock is held. Where the blocks are not those of the descriptor the writer has lied: its links end.
+func (p *Provider) complete(ctx context.Context, h *held, checked erasure.Chunk) error {
+	if checked != nil {
+		if err := p.syncFile(h); err != nil {
+			return err
+		}
+		return p.index(h, checked)
+	}
 	if err := p.verifiers.Acquire(ctx, 1); err != nil {
 		return fmt.Errorf("wait to verify: %w", err)
 	}
