@@ -12,8 +12,12 @@ import (
 
 // build builds the directories that changed, from the bottom.
 func (d *Dataset) build(ctx context.Context) error {
-	v, err := d.first(d.key(keyDirty, 0, rootDir))
-	if v == nil || err != nil {
+	var dirty []byte
+	err := d.view(func(x *tx) (err error) {
+		dirty, err = x.get(d.key(keyDirty, 0, rootDir))
+		return err
+	})
+	if dirty == nil || err != nil {
 		return err
 	}
 	return d.buildDir(ctx, 0, rootDir, "")

@@ -68,8 +68,7 @@ type Dataset struct {
 	work       sync.Mutex
 	seen       uint64 // activity at the last Work
 	lastChange time.Time
-	journal    uint64 // number before which the journal is empty
-	resumed    bool   // what a stop interrupted towards the Sink was finished
+	resumed    bool // what a stop interrupted towards the Sink was finished
 
 	rounds sync.Mutex // held while groups are made; taken before marks
 
@@ -82,6 +81,7 @@ type Dataset struct {
 	seq    uint64 // the next number
 	lent   uint64 // numbers below may be given out without a note
 	totals tally
+	todo   todo
 
 	// trouble guards failures, why files could not be read; at most maxFailures.
 	trouble  sync.Mutex
@@ -134,7 +134,7 @@ func Open(ctx context.Context, cfg Config) (*Dataset, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Dataset{cfg: cfg, failures: make(map[FileID]error)}
+	d := &Dataset{cfg: cfg, failures: make(map[FileID]error), todo: todo{most: mostRemembered}}
 	if err := d.recover(ctx); err != nil {
 		return nil, fmt.Errorf("open dataset: %w", err)
 	}
@@ -165,7 +165,7 @@ func (d *Dataset) Work(ctx context.Context, now time.Time) (next time.Time, err 
 	if hurried {
 		d.hurry.Store(false)
 	}
-	if left, err := d.first(d.key(keyClosed)); err != nil || left != nil {
+	if left, more, err := d.filesOf(keyClosed); err != nil || more || len(left) > 0 {
 		return now.Add(d.cfg.Quiet), err // busy files, or such as could not be read
 	}
 	if d.activity.Load() != d.seen {
@@ -292,18 +292,21 @@ func (x *tx) endMark(n uint64) error {
 // releaseMarks drops the marks of blocks that are all in groups, which have marks of their own.
 func (d *Dataset) releaseMarks(ctx context.Context) error {
 	head := uint64(math.MaxUint64)
-	rest, err := d.first(d.key(keyQueue))
+	rest, err := d.firstOf(keyQueue)
 	if err != nil {
 		return err
 	}
 	if rest != nil {
 		head = number(rest, 0)
 	}
-	return d.scan(d.key(keyMark), func(rest, value []byte) error {
+	return d.scanKind(keyMark, func(rest, value []byte) error {
 		r := decoder{rest: value}
 		n, until := number(rest, 0), r.num()
+		if err := r.end("mark"); err != nil {
+			return err
+		}
 		if until == 0 || until > head {
-			return r.end("mark")
+			return errStop // later ones end later
 		}
 		if err := d.cfg.Store.Release(ctx, waitMark(n)); err != nil {
 			return err

@@ -137,6 +137,7 @@ func (b *box) checkRecords() {
 	if d.totals != was {
 		b.t.Fatalf("totals %+v, counted %+v", was, d.totals)
 	}
+	b.checkTodo()
 	for id := range b.sink.groups {
 		if _, ok := heads[id]; !ok {
 			b.t.Fatalf("the sink has group %d, which is not there", id)

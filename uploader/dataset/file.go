@@ -87,8 +87,7 @@ func (x *tx) showFile(id FileID, link dag.Link, spots []spot) error {
 
 // relinkMany brings up all names of the files that have very many.
 func (d *Dataset) relinkMany() error {
-	return d.scan(d.key(keyRelink), func(rest, _ []byte) error {
-		id := FileID(rest)
+	return d.eachFile(keyRelink, func(id FileID) error {
 		var link dag.Link
 		err := d.view(func(x *tx) (err error) {
 			link, err = x.fileLink(id)
@@ -195,8 +194,7 @@ func (d *Dataset) remeta(ctx context.Context, id FileID, r fileRecord, st FileSt
 // dropNameless forgets the files that have no name any more. To be called when the journal is empty: a file on its way
 // to another name has none in between.
 func (d *Dataset) dropNameless() error {
-	return d.scan(d.key(keyNameless), func(rest, _ []byte) error {
-		id := FileID(rest)
+	return d.eachFile(keyNameless, func(id FileID) error {
 		spots, err := d.names(id, 1)
 		if err != nil {
 			return err
@@ -235,5 +233,5 @@ func (x *tx) dropFile(id FileID) error {
 
 // dropOwners takes the lists apart that nothing has any more.
 func (d *Dataset) dropOwners() error {
-	return d.scan(d.key(keyOwner), func(rest, _ []byte) error { return d.dropOwner(number(rest, 0)) })
+	return d.scanKind(keyOwner, func(rest, _ []byte) error { return d.dropOwner(number(rest, 0)) })
 }

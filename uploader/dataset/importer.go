@@ -25,8 +25,8 @@ const (
 // importClosed imports the files that were closed. Those that are busy stay for later.
 func (d *Dataset) importClosed(ctx context.Context) error {
 	var batch []FileID
-	err := d.scan(d.key(keyClosed), func(rest, _ []byte) error {
-		if batch = append(batch, FileID(rest)); len(batch) < importBatch {
+	err := d.eachFile(keyClosed, func(id FileID) error {
+		if batch = append(batch, id); len(batch) < importBatch {
 			return nil
 		}
 		err := d.importAll(ctx, batch)

@@ -161,16 +161,14 @@ func (d *Dataset) workOff(ctx context.Context) error {
 	}
 }
 
-// nextChanges reads the journal from where it was left.
+// nextChanges reads the head of the journal.
 func (d *Dataset) nextChanges() (batch []noted, err error) {
-	err = d.view(func(x *tx) error {
-		return x.scanFrom(d.key(keyJournal), d.key(keyJournal, d.journal), func(rest, value []byte) error {
-			c, err := decodeChange(value)
-			if batch = append(batch, noted{c, number(rest, 0)}); err == nil && len(batch) == journalBatch {
-				err = errStop
-			}
-			return err
-		})
+	err = d.scanKind(keyJournal, func(rest, value []byte) error {
+		c, err := decodeChange(value)
+		if batch = append(batch, noted{c, number(rest, 0)}); err == nil && len(batch) == journalBatch {
+			err = errStop
+		}
+		return err
 	})
 	return batch, err
 }
@@ -180,7 +178,7 @@ func (d *Dataset) leave(batch []noted) error {
 	if len(batch) == 0 {
 		return nil
 	}
-	err := d.commit(func(x *tx) error {
+	return d.commit(func(x *tx) error {
 		for _, c := range batch {
 			if c.Kind == Closed {
 				if err := x.applyClosed(c.Change); err != nil {
@@ -193,10 +191,6 @@ func (d *Dataset) leave(batch []noted) error {
 		}
 		return nil
 	})
-	if err == nil {
-		d.journal = batch[len(batch)-1].number + 1
-	}
-	return err
 }
 
 func (d *Dataset) apply(ctx context.Context, c Change) error {

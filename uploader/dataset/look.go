@@ -306,7 +306,7 @@ func (d *Dataset) relist(ctx context.Context, p string, id uint64) error {
 
 // relistMissed lists the directories in which something may have been missed.
 func (d *Dataset) relistMissed(ctx context.Context) error {
-	return d.scan(d.key(keyRelist), func(rest, _ []byte) error {
+	return d.scanKind(keyRelist, func(rest, _ []byte) error {
 		id := number(rest, 0)
 		var p string
 		var found bool

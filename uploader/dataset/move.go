@@ -145,7 +145,7 @@ func (d *Dataset) releasable(id GroupID) (ok, breaks bool, err error) {
 // releaseEmpty releases the groups that nothing needs.
 func (d *Dataset) releaseEmpty(ctx context.Context) error {
 	var ids []GroupID
-	err := d.scan(d.key(keyEmpty), func(rest, _ []byte) error {
+	err := d.scanKind(keyEmpty, func(rest, _ []byte) error {
 		id := GroupID(number(rest, 0))
 		ok, breaks, err := d.releasable(id)
 		if err != nil || !ok {
@@ -241,13 +241,13 @@ func (d *Dataset) forgetGroup(id GroupID) error {
 
 // give tells the Sink of the groups that it does not know.
 func (d *Dataset) give(ctx context.Context) error {
-	if rest, err := d.first(d.key(keyGive)); rest == nil || err != nil {
+	if rest, err := d.firstOf(keyGive); rest == nil || err != nil {
 		return err
 	}
 	if err := d.cfg.Flush(ctx); err != nil {
 		return err
 	}
-	return d.scan(d.key(keyGive), func(rest, _ []byte) error {
+	return d.scanKind(keyGive, func(rest, _ []byte) error {
 		id := GroupID(number(rest, 0))
 		g, err := d.group(id)
 		if err != nil {

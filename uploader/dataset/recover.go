@@ -142,7 +142,7 @@ func (d *Dataset) finishReleases(ctx context.Context) error {
 
 // endMarks ends the marks that were in use: what waits under them is in the queue by now, or never will be.
 func (d *Dataset) endMarks() error {
-	return d.scan(d.key(keyMark), func(rest, value []byte) error {
+	return d.scanKind(keyMark, func(rest, value []byte) error {
 		r := decoder{rest: value}
 		if until := r.num(); until != 0 {
 			return r.end("mark")

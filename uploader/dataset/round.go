@@ -107,7 +107,7 @@ func (d *Dataset) round(ctx context.Context, final bool) (formed bool, err error
 func (d *Dataset) waitingBlocks() (items []erasure.Shard, err error) {
 	var bytes int64
 	most := 2 * d.fullBytes()
-	err = d.scan(d.key(keyQueue), func(_, value []byte) error {
+	err = d.scanKind(keyQueue, func(_, value []byte) error {
 		s, err := decodeQueueItem(value)
 		if err != nil {
 			return err

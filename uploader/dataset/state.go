@@ -3,6 +3,7 @@ package dataset
 import (
 	"context"
 	"errors"
+	"math"
 
 	"github.com/ipfs/go-cid"
 )
@@ -20,36 +21,38 @@ type State struct {
 // State returns how far the dataset is. It reads what is not placed yet, no more.
 func (d *Dataset) State(context.Context) (s State, err error) {
 	var waits bool
-	err = d.view(func(x *tx) error {
-		root, _, err := x.dir(rootDir)
+	err = d.glance(func(g *glance) error {
+		root, _, err := g.dir(rootDir)
 		if err != nil {
 			return err
 		}
-		latest, err := x.latest()
+		latest, err := g.latest()
 		if err != nil {
 			return err
 		}
-		placed, err := x.manifest(keyPlaced)
+		placed, err := g.manifest(keyPlaced)
 		if err != nil {
 			return err
 		}
 		s.Root, s.Latest, s.Placed = root.link.CID, latest.Manifest, placed.Manifest
-		count := func(kind byte, n *int) error {
-			return x.scan(d.key(kind), func([]byte, []byte) error { *n++; return nil })
-		}
-		if err := count(keyUnplaced, &s.Unplaced); err != nil {
+		if s.Unplaced, err = g.count(keyUnplaced, math.MaxInt); err != nil {
 			return err
 		}
-		if err := count(keyClosed, &s.Busy); err != nil {
+		if s.Busy, err = g.count(keyClosed, math.MaxInt); err != nil {
 			return err
 		}
-		for _, kind := range []byte{keyJournal, keyQueue, keyDirty, keyChanged, keyBroken, keyNameless, keyRelist} {
-			err := x.scan(d.key(kind), func([]byte, []byte) error { waits = true; return errStop })
-			if err != nil {
-				return err
+		// What is above a directory that is to be built is to be built too.
+		dirty, err := g.get(d.key(keyDirty, 0, rootDir))
+		waits = dirty != nil
+		for _, kind := range []byte{keyJournal, keyQueue, keyChanged, keyBroken, keyNameless, keyRelist} {
+			if waits || err != nil {
+				break
 			}
+			var n int
+			n, err = g.count(kind, 1)
+			waits = n > 0
 		}
-		return nil
+		return err
 	})
 	s.Synced = err == nil && !waits && s.Busy == 0 && s.Unplaced == 0 && s.Placed.ID != 0 && s.Placed.ID == s.Latest.ID
 	return s, err
@@ -167,7 +170,7 @@ func (d *Dataset) Directory(ctx context.Context, p string) (cid.Cid, error) {
 
 // Groups calls yield with each group that is not placed, as the Sink was told of it or will be.
 func (d *Dataset) Groups(ctx context.Context, yield func(Group) error) error {
-	return d.scan(d.key(keyUnplaced), func(rest, _ []byte) error {
+	return d.scanKind(keyUnplaced, func(rest, _ []byte) error {
 		if err := context.Cause(ctx); err != nil {
 			return err
 		}

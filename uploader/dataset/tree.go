@@ -345,7 +345,7 @@ func (x *tx) moved(r entryRecord, from, to spot) error {
 // dropDoomed takes apart the directories that are out of the tree.
 func (d *Dataset) dropDoomed() error {
 	for {
-		rest, err := d.first(d.key(keyDoomed))
+		rest, err := d.firstOf(keyDoomed)
 		if rest == nil || err != nil {
 			return err
 		}

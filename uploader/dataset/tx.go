@@ -21,6 +21,8 @@ type tx struct {
 	heads map[GroupID]*groupHead // read, and written at the end if they differ
 	was   map[GroupID]groupHead
 	tally tally // what the totals change by
+
+	touched []touched // keys that are remembered
 }
 
 // commit runs do in a writing transaction. It is short: what is long is cut into several.
@@ -47,6 +49,7 @@ func (d *Dataset) commit(do func(x *tx) error) error {
 		return err
 	}
 	d.totals.add(x.tally)
+	d.todo.take(x.touched)
 	return nil
 }
 
@@ -76,6 +79,7 @@ func (x *tx) set(key, value []byte) error {
 	if err := x.t.Set(key, value); err != nil {
 		return fmt.Errorf("write dataset: %w", err)
 	}
+	x.remember(key, false)
 	return nil
 }
 
@@ -87,6 +91,7 @@ func (x *tx) del(key []byte) error {
 	if err := x.t.Delete(key); err != nil {
 		return fmt.Errorf("write dataset: %w", err)
 	}
+	x.remember(key, true)
 	return nil
 }
 
