@@ -74,9 +74,10 @@ type Limits struct {
 // Chunks reads what is to be stored.
 type Chunks interface {
 	// ReadShard returns the bytes of one shard of a chunk, from wherever they are. It may take as long as ctx
-	// lasts for one that is lost: the uploader rebuilds it out of others. Bytes are checked against the CID by
-	// the caller, who only reads them. An error means later. It is called concurrently.
-	ReadShard(ctx context.Context, shard cid.Cid) ([]byte, error)
+	// lasts for one that is lost: the uploader rebuilds it out of others. Unless checked says that whoever keeps
+	// the bytes has compared them with the CID, and with a checksum since they were read, the caller compares them
+	// with the CID. It only reads them. An error means later. It is called concurrently.
+	ReadShard(ctx context.Context, shard cid.Cid) (b []byte, checked bool, err error)
 }
 
 // Stream is one request's stream to a provider. Deadlines are of the system's clock.

@@ -421,8 +421,8 @@ func TestDefectBytesAreTrustedUnchecked(t *testing.T) {
 
 type readerFunc func() []byte
 
-func (f readerFunc) ReadShard(context.Context, cid.Cid) ([]byte, error) {
-	return slices.Clone(f()), nil
+func (f readerFunc) ReadShard(context.Context, cid.Cid) ([]byte, bool, error) {
+	return slices.Clone(f()), false, nil
 }
 
 func TestDefectSealedAgainForEachProvider(t *testing.T) {

@@ -234,8 +234,9 @@ func makeFile(seed uint64) (File, map[cid.Cid][]byte) {
 }
 
 // ReadShard implements Chunks: staged bytes are files.
-func (r role) ReadShard(_ context.Context, c cid.Cid) ([]byte, error) {
-	return os.ReadFile(filepath.Join(r.Dir, "staged", c.String()))
+func (r role) ReadShard(_ context.Context, c cid.Cid) (b []byte, checked bool, err error) {
+	b, err = os.ReadFile(filepath.Join(r.Dir, "staged", c.String()))
+	return b, false, err
 }
 
 // Find implements Candidates.

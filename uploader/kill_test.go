@@ -377,7 +377,7 @@ func (st *station) check(act string) {
 		st.Errorf("%d was paid, %d was earned", spent, earned)
 	}
 	for c, b := range st.blocks { // what is staged is whole
-		if got, err := st.ReadShard(st.Context(), c); err != nil || !bytes.Equal(got, b) {
+		if got, _, err := st.ReadShard(st.Context(), c); err != nil || !bytes.Equal(got, b) {
 			st.Errorf("staged %s: %d bytes, %v", c, len(got), err)
 		}
 	}

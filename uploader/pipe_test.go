@@ -84,14 +84,14 @@ func (n *network) Find(context.Context) (found []Candidate, err error) {
 }
 
 // ReadShard implements Chunks.
-func (n *network) ReadShard(_ context.Context, c cid.Cid) ([]byte, error) {
+func (n *network) ReadShard(_ context.Context, c cid.Cid) ([]byte, bool, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.reads[c]++
 	if b := n.blocks[c]; b != nil {
-		return bytes.Clone(b), nil
+		return bytes.Clone(b), false, nil
 	}
-	return nil, errors.New("not here, and not to be rebuilt")
+	return nil, false, errors.New("not here, and not to be rebuilt")
 }
 
 // pipe is the writer's end of a stream.

@@ -78,15 +78,15 @@ type vault struct {
 	fails  bool // it says so
 }
 
-func (v vault) ReadShard(ctx context.Context, c cid.Cid) ([]byte, error) {
+func (v vault) ReadShard(ctx context.Context, c cid.Cid) ([]byte, bool, error) {
 	if !v.lost[c] {
-		return v.shards[c], nil
+		return v.shards[c], false, nil
 	}
 	if v.fails {
-		return nil, errors.New("nobody has it")
+		return nil, false, errors.New("nobody has it")
 	}
 	<-ctx.Done()
-	return nil, ctx.Err()
+	return nil, false, ctx.Err()
 }
 
 // TestRebuild loses columns of groups whose stripes are of different lengths, as many as there is parity and one

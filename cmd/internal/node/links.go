@@ -38,8 +38,9 @@ const (
 // shards reads what is to be stored, from the local store or from peers.
 type shards struct{ n *Node }
 
-// ReadShard implements uploader.Chunks.
-func (s shards) ReadShard(ctx context.Context, c cid.Cid) ([]byte, error) {
+// ReadShard implements uploader.Chunks. The store's blocks have checksums, and those of peers are compared with their
+// CIDs as they come.
+func (s shards) ReadShard(ctx context.Context, c cid.Cid) (bytes []byte, checked bool, err error) {
 	b, err := (&served{store: s.n.store}).Get(ctx, c)
 	if errors.Is(err, exchange.ErrNotFound) {
 		ctx, cancel := context.WithTimeoutCause(ctx, shardPatience, fmt.Errorf("shard %s: %w", c, exchange.ErrNotFound))
@@ -47,9 +48,9 @@ func (s shards) ReadShard(ctx context.Context, c cid.Cid) ([]byte, error) {
 		b, err = s.n.exchange.Fetch(ctx, exchange.Want{CID: c})
 	}
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	return b.RawData(), nil
+	return b.RawData(), true, nil
 }
 
 // storageStreams opens streams to providers.
