@@ -53,6 +53,7 @@ func (u *Uploader) request(ctx context.Context, t *task, e *doneEvent) error {
 		if s == nil {
 			return errLocal{errUnsealed}
 		}
+		defer u.sealer.done(s)
 		var a seal.SegmentsAnswer
 		err := u.talk(ctx, t, &seal.Segments{Link: k.ID, Key: s.key, Root: k.Root, Map: s.segments}, &a)
 		e.missing = within(a.Missing, k.Bytes)
@@ -143,6 +144,7 @@ func (u *Uploader) sendData(ctx context.Context, t *task) (missing seal.Bitmap, 
 	if k == nil {
 		return missing, errLocal{errUnsealed}
 	}
+	defer u.sealer.done(k)
 	err = u.stream(ctx, t, u.cfg.Limits.TransferFor, func(s Stream, on func()) error {
 		missing, err = seal.SendData(s, t.link.ID, t.missing, func(i int) ([]byte, error) {
 			on()

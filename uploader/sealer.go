@@ -28,8 +28,9 @@ type sealer struct {
 	slots   chan struct{}
 	memory  *semaphore.Weighted // bytes of stripes that are being rebuilt
 	most    time.Duration       // that reading a chunk may take
+	buffers sync.Pool           // of *[seal.MaxChunkBytes]byte: making and clearing one costs as much as sealing it
 
-	mu   sync.Mutex // guards held
+	mu   sync.Mutex // guards held, and who uses what is in it
 	held map[seal.LinkID]*sealed
 }
 
@@ -38,6 +39,7 @@ type sealed struct {
 	key      seal.Key
 	segments seal.Map
 	bytes    []byte // nil: not yet
+	users    int    // who got it and is not done, and one while it is held; guarded by the sealer's mu
 }
 
 // segment returns the bytes of segment i.
@@ -57,24 +59,62 @@ func newSealer(cfg Config, j journal) *sealer {
 func (s *sealer) expect(id seal.LinkID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.held[id] = &sealed{}
+	s.held[id] = &sealed{users: 1}
 }
 
 // drop lets go of a link's sealed bytes, also of those that are being made.
 func (s *sealer) drop(id seal.LinkID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.held, id)
+	if k := s.held[id]; k != nil {
+		delete(s.held, id)
+		s.leave(k)
+	}
 }
 
-// get returns a link's sealed bytes, or nil.
+// get returns a link's sealed bytes, or nil. They stay until done is called.
 func (s *sealer) get(id seal.LinkID) *sealed {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if k := s.held[id]; k != nil && k.bytes != nil {
+		k.users++
 		return k
 	}
 	return nil
+}
+
+// done ends the use of what get returned.
+func (s *sealer) done(k *sealed) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.leave(k)
+}
+
+// leave gives the bytes back after their last user. mu is held.
+func (s *sealer) leave(k *sealed) {
+	if k.users--; k.users == 0 {
+		s.release(k.bytes)
+		k.bytes = nil
+	}
+}
+
+// buffer returns n bytes to be filled.
+func (s *sealer) buffer(n int64) []byte {
+	if n <= seal.MaxChunkBytes/2 {
+		return make([]byte, n)
+	}
+	b, _ := s.buffers.Get().(*[seal.MaxChunkBytes]byte)
+	if b == nil {
+		b = new([seal.MaxChunkBytes]byte)
+	}
+	return b[:n]
+}
+
+// release takes bytes back that nobody uses any more.
+func (s *sealer) release(b []byte) {
+	if cap(b) == seal.MaxChunkBytes {
+		s.buffers.Put((*[seal.MaxChunkBytes]byte)(b[:seal.MaxChunkBytes]))
+	}
 }
 
 // seal reads a link's chunk, of which lost shards are rebuilt from groups, seals it and returns its root. All
@@ -88,30 +128,36 @@ func (s *sealer) seal(ctx context.Context, r *record, groups []groupRecord) ([32
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, s.most, errDeadline)
 	defer cancel()
-	k := sealed{key: seal.KeyFor(s.secret, r.Provider, r.Chunk)}
-	var err error
-	if k.bytes, err = s.read(ctx, r, groups); err == nil {
-		k.segments, err = k.key.Seal(k.bytes, k.bytes)
+	key, b := seal.KeyFor(s.secret, r.Provider, r.Chunk), s.buffer(r.Bytes)
+	err := s.read(ctx, r, groups, b)
+	var segments seal.Map
+	if err == nil {
+		segments, err = key.Seal(b, b)
 	}
 	if err != nil {
+		s.release(b)
 		return [32]byte{}, errLocal{fmt.Errorf("seal chunk %s: %w", r.Chunk, err)}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if place := s.held[r.ID]; place != nil && place.bytes == nil {
-		s.held[r.ID] = &k
+	if k := s.held[r.ID]; k != nil && k.bytes == nil {
+		k.key, k.segments, k.bytes = key, segments, b
+	} else {
+		s.release(b)
 	}
-	return k.segments.Root(), nil
+	return segments.Root(), nil
 }
 
-// read returns a chunk's bytes, each shard checked against its CID, so that nobody else is blamed for it.
-func (s *sealer) read(ctx context.Context, r *record, groups []groupRecord) ([]byte, error) {
+// read fills b with a chunk's bytes, each shard checked against its CID, so that nobody else is blamed for it.
+func (s *sealer) read(ctx context.Context, r *record, groups []groupRecord, b []byte) error {
 	shards, err := s.shards(r.Chunk)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	b := make([]byte, r.Bytes)
-	return b, (&rebuilder{chunks: s.chunks, shards: s.shards, groups: groups, memory: s.memory}).read(ctx, r.Chunk, shards, b)
+	if n := shards.Bytes(); n != int64(len(b)) {
+		return fmt.Errorf("chunk %s has %d bytes, not %d", r.Chunk, n, len(b))
+	}
+	return (&rebuilder{chunks: s.chunks, shards: s.shards, groups: groups, memory: s.memory}).read(ctx, r.Chunk, shards, b)
 }
 
 // shards lists a chunk's shards.

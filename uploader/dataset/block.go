@@ -233,7 +233,7 @@ func (d *Dataset) countDrafts(ctx context.Context, owner, pieces uint64) error {
 			return x.del(key)
 		})
 		if err == nil {
-			err = d.roundIfFull(ctx)
+			err = d.roundWhileCounting(ctx)
 		}
 		if err != nil {
 			return err

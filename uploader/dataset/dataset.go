@@ -26,6 +26,10 @@ type Config struct {
 	Data   int // k: blocks of a stripe
 	Parity int // m: parity shards of a stripe
 
+	// MostPending bounds what waits to be placed, in bytes of groups: while that much does, no file's import is begun,
+	// and no group is made. One file and one group may go beyond it. Default 0: no bound.
+	MostPending int64
+
 	Quiet     time.Duration          // without a change, after which what is left becomes groups and a manifest; default 2 s
 	Temporary func(name string) bool // names that wait for their rename; default none
 
@@ -39,8 +43,8 @@ func (c Config) withDefaults() (Config, error) {
 	switch {
 	case c.DB == nil || c.Store == nil || c.Staging == nil || c.Sink == nil:
 		return c, errors.New("dataset: no database, store, staging or sink")
-	case c.Quiet < 0:
-		return c, fmt.Errorf("dataset: quiet of %v", c.Quiet)
+	case c.Quiet < 0 || c.MostPending < 0:
+		return c, fmt.Errorf("dataset: quiet of %v, at most %d bytes pending", c.Quiet, c.MostPending)
 	}
 	if err := erasure.CheckCode(c.Data, c.Parity); err != nil {
 		return c, fmt.Errorf("dataset: %w", err)
@@ -68,9 +72,13 @@ type Dataset struct {
 	work       sync.Mutex
 	seen       uint64 // activity at the last Work
 	lastChange time.Time
-	resumed    bool // what a stop interrupted towards the Sink was finished
+	now        time.Time // of the last Work
+	tried      bool      // blocks were put into the store in this pass
+	behind     bool      // closed files wait for something to be placed
+	resumed    bool      // what a stop interrupted towards the Sink was finished
 
-	rounds sync.Mutex // held while groups are made; taken before marks
+	rounds sync.Mutex // held while groups are made; taken before marks; guards stale
+	stale  int        // rounds since the block that waits longest has changed
 
 	// marks guards mark; taken before mu.
 	marks sync.Mutex
@@ -83,9 +91,10 @@ type Dataset struct {
 	totals tally
 	todo   todo
 
-	// trouble guards failures, why files could not be read; at most maxFailures.
+	// trouble guards full, and failures: why files could not be read; at most maxFailures.
 	trouble  sync.Mutex
 	failures map[FileID]error
+	full     fullness
 
 	beforeCommit func() error // for tests
 }
@@ -94,7 +103,7 @@ const maxFailures = 1024
 
 // tally is what is counted of a dataset.
 type tally struct {
-	liveBlocks, liveBytes, queuedBlocks, queuedBytes, groups, storedBytes int64
+	liveBlocks, liveBytes, queuedBlocks, queuedBytes, groups, storedBytes, unplacedBytes int64
 }
 
 func (t *tally) add(o tally) {
@@ -104,6 +113,7 @@ func (t *tally) add(o tally) {
 	t.queuedBytes += o.queuedBytes
 	t.groups += o.groups
 	t.storedBytes += o.storedBytes
+	t.unplacedBytes += o.unplacedBytes
 }
 
 // Stats counts what there is now.
@@ -114,12 +124,13 @@ type Stats struct {
 	QueuedBytes  int64
 	Groups       int64 // that are not released
 	StoredBytes  int64 // of all their shards, parity too
+	Unplaced     int64 // of those, in groups that are not placed, in bytes
 }
 
 // Stats returns what there is now.
 func (d *Dataset) Stats() Stats {
 	t := d.tally()
-	return Stats{t.liveBlocks, t.liveBytes, t.queuedBlocks, t.queuedBytes, t.groups, t.storedBytes}
+	return Stats{t.liveBlocks, t.liveBytes, t.queuedBlocks, t.queuedBytes, t.groups, t.storedBytes, t.unplacedBytes}
 }
 
 func (d *Dataset) tally() tally {
@@ -134,7 +145,8 @@ func Open(ctx context.Context, cfg Config) (*Dataset, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Dataset{cfg: cfg, failures: make(map[FileID]error), todo: todo{most: mostRemembered}}
+	d := &Dataset{cfg: cfg, failures: make(map[FileID]error), todo: todo{most: mostRemembered},
+		full: fullness{refused: make(map[FileID]uint64)}}
 	if err := d.recover(ctx); err != nil {
 		return nil, fmt.Errorf("open dataset: %w", err)
 	}
@@ -150,70 +162,96 @@ func (d *Dataset) Work(ctx context.Context, now time.Time) (next time.Time, err 
 	if a := d.activity.Load(); a != d.seen {
 		d.seen, d.lastChange = a, now
 	}
-	if err := d.catchUp(ctx); err != nil {
+	d.beginFill(now)
+	err = d.catchUp(ctx)
+	due, hurried := d.lastChange.Add(d.cfg.Quiet), d.hurry.Load()
+	if err == nil && !hurried && now.Before(due) {
+		return sooner(due, d.endFill()), nil
+	}
+	if err == nil {
+		err = d.settle(ctx)
+	}
+	if err != nil {
 		d.resumed = false
 		return now.Add(d.cfg.Quiet), err
 	}
-	if due := d.lastChange.Add(d.cfg.Quiet); !d.hurry.Load() && now.Before(due) {
-		return due, nil
-	}
-	hurried := d.hurry.Load()
-	if err := d.settle(ctx); err != nil {
-		d.resumed = false
-		return now.Add(d.cfg.Quiet), err
-	}
-	if hurried {
+	full := d.endFill()
+	if hurried && (!d.behind || !full.IsZero()) {
 		d.hurry.Store(false)
 	}
-	if left, more, err := d.filesOf(keyClosed); err != nil || more || len(left) > 0 {
-		return now.Add(d.cfg.Quiet), err // busy files, or such as could not be read
+	// What waits for something to be placed goes on when that is told. Other closed files are busy, or could not be read.
+	left, more, err := d.filesOf(keyClosed)
+	if err == nil && !more && len(left) == 0 && d.activity.Load() == d.seen {
+		return full, nil
 	}
-	if d.activity.Load() != d.seen {
-		return now.Add(d.cfg.Quiet), nil
+	return sooner(now.Add(d.cfg.Quiet), full), err
+}
+
+// sooner returns the earlier of two times, of which the second may be zero.
+func sooner(a, b time.Time) time.Time {
+	if !b.IsZero() && b.Before(a) {
+		return b
 	}
-	return time.Time{}, nil
+	return a
 }
 
 // Hurry has the next Work not wait for a quiet time.
 func (d *Dataset) Hurry() { d.hurry.Store(true) }
 
+// Hurried says whether Hurry was called, and what it asks for is not done.
+func (d *Dataset) Hurried() bool { return d.hurry.Load() }
+
 // catchUp does what does not wait for a quiet time.
 func (d *Dataset) catchUp(ctx context.Context) error {
-	for _, step := range []func(context.Context) error{
-		d.resume,
-		d.workOff,
-		d.importClosed,
-		func(context.Context) error { return d.relinkMany() },
-		func(context.Context) error { return d.dropOwners() },
-		func(context.Context) error { return d.closeMark() },
-		d.roundIfFull,
-		d.give,
-		d.releaseEmpty,
-	} {
-		if err := step(ctx); err != nil {
+	if err := d.resume(ctx); err != nil {
+		return err
+	}
+	return d.takeIn(ctx)
+}
+
+// settle makes a state that can be synced of all that is there. While closed files wait for something to be placed, and
+// while blocks do, there is none.
+func (d *Dataset) settle(ctx context.Context) error {
+	err := inTurn(ctx, d.relistMissed,
+		func(context.Context) error { return d.dropNameless() },
+		func(context.Context) error { return d.dropOwners() })
+	if err != nil {
+		return err
+	}
+	built := !d.behind
+	if built {
+		err := d.build(ctx)
+		built = err == nil
+		if err := d.tolerate(err); err != nil {
 			return err
 		}
 	}
-	return nil
-}
-
-// settle makes a state that can be synced of all that is there.
-func (d *Dataset) settle(ctx context.Context) error {
-	for _, step := range []func(context.Context) error{
-		d.relistMissed,
-		func(context.Context) error { return d.dropNameless() },
-		func(context.Context) error { return d.dropOwners() },
-		d.build,
-		func(context.Context) error { return d.closeMark() },
+	err = inTurn(ctx, func(context.Context) error { return d.closeMark() },
 		d.protectAll,
 		d.regroupAll,
 		func(context.Context) error { return d.closeMark() },
 		d.releaseMarks,
-		d.give,
-		d.writeManifest,
-		d.giveManifest,
-		d.releaseEmpty,
-	} {
+		d.give)
+	if err != nil {
+		return err
+	}
+	if d.tally().queuedBlocks > 0 {
+		d.behind = true
+	} else if built {
+		err := inTurn(ctx, d.writeManifest, d.giveManifest)
+		if errors.Is(err, ErrFull) {
+			d.resumed = false // what was begun is taken back
+		}
+		if err := d.tolerate(err); err != nil {
+			return err
+		}
+	}
+	return d.releaseEmpty(ctx)
+}
+
+// inTurn runs steps up to the first that fails.
+func inTurn(ctx context.Context, steps ...func(context.Context) error) error {
+	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -221,8 +259,9 @@ func (d *Dataset) settle(ctx context.Context) error {
 	return nil
 }
 
+// regroupAll makes new groups of those that are under half live or small, unless others wait for room.
 func (d *Dataset) regroupAll(ctx context.Context) error {
-	for {
+	for d.tally().queuedBlocks == 0 {
 		moved, err := d.regroup()
 		if err != nil || !moved {
 			return err
@@ -231,6 +270,7 @@ func (d *Dataset) regroupAll(ctx context.Context) error {
 			return err
 		}
 	}
+	return nil
 }
 
 // waitMark is the mark under which new blocks are kept until they are in groups.
@@ -311,6 +351,7 @@ func (d *Dataset) releaseMarks(ctx context.Context) error {
 		if err := d.cfg.Store.Release(ctx, waitMark(n)); err != nil {
 			return err
 		}
+		d.ease()
 		return d.commit(func(x *tx) error { return x.del(d.key(keyMark, n)) })
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 	"testing"
@@ -26,12 +27,17 @@ type fakeStore struct {
 	puts    int
 	bytes   int64
 	putting func() // nil, or called before blocks are put
+
+	capacity int64            // bytes that it has room for; 0: any
+	held     int64            // of blocks that take room
+	lent     map[cid.Cid]bool // that lie in staged files, or were only fetched: they take none
+	refusals int              // blocks that had no room
 }
 
 func newFakeStore() *fakeStore {
 	return &fakeStore{
 		blocks: map[cid.Cid][]byte{}, marks: map[Mark]map[cid.Cid]bool{}, kept: map[cid.Cid]int{},
-		network: map[cid.Cid][]byte{},
+		network: map[cid.Cid][]byte{}, lent: map[cid.Cid]bool{},
 	}
 }
 
@@ -54,6 +60,13 @@ func (s *fakeStore) Put(_ context.Context, m Mark, blks []blocks.Block) error {
 	for _, b := range blks {
 		s.puts++
 		s.bytes += int64(len(b.RawData()))
+		if n := int64(len(b.RawData())); s.blocks[b.Cid()] == nil {
+			if s.capacity > 0 && s.held+n > s.capacity {
+				s.refusals++
+				return fmt.Errorf("put %d bytes: %w", n, ErrFull)
+			}
+			s.held += n
+		}
 		s.blocks[b.Cid()] = b.RawData()
 		s.keepLocked(m, b.Cid())
 	}
@@ -86,8 +99,26 @@ func (b *fakeBody) Put(_ context.Context, _ uint64, blks []blocks.Block) error {
 	return nil
 }
 
-func (b *fakeBody) Commit(ctx context.Context, _ cid.Cid) error { return b.s.Put(ctx, b.m, b.leaves) }
-func (b *fakeBody) Abort()                                      {}
+func (b *fakeBody) Commit(context.Context, cid.Cid) error {
+	b.s.mu.Lock()
+	defer b.s.mu.Unlock()
+	for _, blk := range b.leaves {
+		b.s.puts++
+		b.s.bytes += int64(len(blk.RawData()))
+		b.s.lendLocked(blk.Cid(), blk.RawData())
+		b.s.keepLocked(b.m, blk.Cid())
+	}
+	return nil
+}
+
+func (b *fakeBody) Abort() {}
+
+// lendLocked has a block that takes no room.
+func (s *fakeStore) lendLocked(c cid.Cid, data []byte) {
+	if s.blocks[c] == nil {
+		s.blocks[c], s.lent[c] = data, true
+	}
+}
 
 func (s *fakeStore) Get(_ context.Context, c cid.Cid) ([]byte, error) {
 	s.mu.Lock()
@@ -110,7 +141,7 @@ func (s *fakeStore) Keep(_ context.Context, m Mark, cids []cid.Cid) error {
 			if !ok {
 				return fmt.Errorf("keep %s: it is not here", c)
 			}
-			s.blocks[c] = b
+			s.lendLocked(c, b)
 		}
 		s.keepLocked(m, c)
 	}
@@ -122,8 +153,12 @@ func (s *fakeStore) Release(_ context.Context, m Mark) error {
 	defer s.mu.Unlock()
 	for c := range s.marks[m] {
 		if s.kept[c]--; s.kept[c] == 0 {
+			if !s.lent[c] {
+				s.held -= int64(len(s.blocks[c]))
+			}
 			delete(s.kept, c)
 			delete(s.blocks, c)
+			delete(s.lent, c)
 		}
 	}
 	delete(s.marks, m)
@@ -213,10 +248,16 @@ func (s *fakeSink) stored() (n int64) {
 // upload reads the shards of groups that are not placed, as an uploader does.
 func (s *fakeSink) upload() (ids []GroupID) {
 	s.t.Helper()
+	return s.uploadSome(math.MaxInt)
+}
+
+// uploadSome is upload of at most most groups.
+func (s *fakeSink) uploadSome(most int) (ids []GroupID) {
+	s.t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for id, g := range s.groups {
-		if s.placed[id] {
+		if s.placed[id] || len(ids) == most {
 			continue
 		}
 		for _, c := range g.Columns {

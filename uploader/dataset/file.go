@@ -166,7 +166,12 @@ func (d *Dataset) remeta(ctx context.Context, id FileID, r fileRecord, st FileSt
 	if err != nil {
 		return err
 	}
-	if err := d.putBlocks(ctx, []blocks.Block{blk}); err != nil {
+	err = d.putBlocks(ctx, []blocks.Block{blk})
+	if errors.Is(err, ErrFull) {
+		d.filled(err)
+		return d.commit(func(x *tx) error { return x.flag(d.fileKey(keyClosed, id)) })
+	}
+	if err != nil {
 		return err
 	}
 	spots, err := d.names(id, linkedAtOnce+1)

@@ -84,6 +84,11 @@ func (x *tx) writeHeads() error {
 		if *h == was {
 			continue
 		}
+		if h.state == groupFormed && was.state != groupFormed {
+			x.tally.unplacedBytes += int64(h.stored)
+		} else if h.state != groupFormed && was.state == groupFormed {
+			x.tally.unplacedBytes -= int64(h.stored)
+		}
 		if h.liveBlocks == 0 && was.liveBlocks > 0 {
 			latest, err := x.latest()
 			if err != nil {

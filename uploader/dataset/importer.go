@@ -22,25 +22,36 @@ const (
 	looseBytes  = 256 << 10 // loose blocks that are put together
 )
 
-// importClosed imports the files that were closed. Those that are busy stay for later.
-func (d *Dataset) importClosed(ctx context.Context) error {
+// importClosed imports the files that were closed. Those that are busy, or do not fit, stay for later. It says why it
+// did not import all others.
+func (d *Dataset) importClosed(ctx context.Context) (intakeEnd, error) {
+	in := &intake{d: d}
+	last, refused := d.refused()
 	var batch []FileID
 	err := d.eachFile(keyClosed, func(id FileID) error {
+		if _, ok := refused[id]; ok {
+			return nil
+		}
 		if batch = append(batch, id); len(batch) < importBatch {
 			return nil
 		}
-		err := d.importAll(ctx, batch)
+		err := d.importAll(ctx, in, batch)
 		batch = batch[:0]
+		if err == nil && !in.open() {
+			err = errStop
+		}
 		return err
 	})
-	if err != nil {
-		return err
+	for _, ids := range [][]FileID{batch, last} {
+		if err == nil {
+			err = d.importAll(ctx, in, ids)
+		}
 	}
-	return d.importAll(ctx, batch)
+	return in.ended(), err
 }
 
-// importAll imports files on all cores.
-func (d *Dataset) importAll(ctx context.Context, batch []FileID) error {
+// importAll imports files on all cores, as long as more may wait.
+func (d *Dataset) importAll(ctx context.Context, in *intake, batch []FileID) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	ids := make(chan FileID)
@@ -48,13 +59,20 @@ func (d *Dataset) importAll(ctx context.Context, batch []FileID) error {
 	for range min(runtime.GOMAXPROCS(0), len(batch)) {
 		wg.Go(func() {
 			for id := range ids {
-				if err := d.importFile(ctx, id); err != nil {
+				err := d.importFile(ctx, in, id)
+				if errors.Is(err, ErrFull) { // those on their way may still fit
+					in.close(intakeFull)
+					d.refuse(id, err)
+				} else if err != nil {
 					cancel(fmt.Errorf("import staged file %x: %w", id, err))
 				}
 			}
 		})
 	}
 	for _, id := range batch {
+		if !in.open() {
+			break
+		}
 		select {
 		case ids <- id:
 		case <-ctx.Done():
@@ -69,7 +87,7 @@ func (d *Dataset) importAll(ctx context.Context, batch []FileID) error {
 }
 
 // importFile imports a file as it is now, unless that was done.
-func (d *Dataset) importFile(ctx context.Context, id FileID) error {
+func (d *Dataset) importFile(ctx context.Context, in *intake, id FileID) error {
 	spots, err := d.names(id, 1)
 	if err != nil {
 		return err
@@ -83,6 +101,7 @@ func (d *Dataset) importFile(ctx context.Context, id FileID) error {
 			return nil
 		}
 		if errors.Is(err, ErrGone) {
+			d.taken(id)
 			return d.commit(func(x *tx) error {
 				if err := x.flag(d.fileKey(keyNameless, id)); err != nil {
 					return err
@@ -93,7 +112,7 @@ func (d *Dataset) importFile(ctx context.Context, id FileID) error {
 		if err != nil {
 			return err
 		}
-		done, err := d.importOpen(ctx, id, f)
+		done, err := d.importOpen(ctx, in, id, f)
 		if err = errors.Join(err, f.Close()); err != nil || done {
 			return err
 		}
@@ -101,8 +120,8 @@ func (d *Dataset) importFile(ctx context.Context, id FileID) error {
 	return nil
 }
 
-// importOpen imports what is open; false if it changed meanwhile.
-func (d *Dataset) importOpen(ctx context.Context, id FileID, f StagedFile) (done bool, err error) {
+// importOpen imports what is open, or leaves it for later; false if it changed meanwhile.
+func (d *Dataset) importOpen(ctx context.Context, in *intake, id FileID, f StagedFile) (done bool, err error) {
 	st, err := f.Stat()
 	if err != nil {
 		return false, err
@@ -117,8 +136,18 @@ func (d *Dataset) importOpen(ctx context.Context, id FileID, f StagedFile) (done
 		return false, err
 	}
 	if had && was.version == st.Version && was.mode == st.Mode && was.modTime == st.ModTime {
+		d.taken(id)
 		return true, d.commit(func(x *tx) error { return x.del(d.fileKey(keyClosed, id)) })
 	}
+	if !in.begin(st.Bytes) {
+		return true, nil
+	}
+	defer in.done(st.Bytes)
+	return d.importBegun(ctx, id, f, st, was, had)
+}
+
+// importBegun imports a file in place of what it was before, if it had been imported.
+func (d *Dataset) importBegun(ctx context.Context, id FileID, f StagedFile, st FileStat, was fileRecord, had bool) (done bool, err error) {
 	mark, err := d.waitMark()
 	if err != nil {
 		return false, err
@@ -148,6 +177,7 @@ func (d *Dataset) importOpen(ctx context.Context, id FileID, f StagedFile) (done
 	if err != nil || changed {
 		return false, errors.Join(err, im.abort())
 	}
+	d.taken(id)
 	return true, im.finish(st, link, was, had)
 }
 

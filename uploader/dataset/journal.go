@@ -73,7 +73,9 @@ func (d *Dataset) ManifestPlaced(_ context.Context, id ManifestID) error {
 }
 
 func (d *Dataset) note(c Change) error {
-	d.activity.Add(1)
+	if c.Kind <= Swapped { // of the tree
+		d.activity.Add(1)
+	}
 	err := d.commit(func(x *tx) error {
 		if c.File != (FileID{}) {
 			key := d.fileKey(keyTold, c.File)

@@ -48,7 +48,11 @@ func (d *Dataset) lookAt(ctx context.Context, p string, how look) error {
 		e = Entry{}
 	}
 	e.Name = s.name
-	if err := d.take(ctx, p, s, e, how.closed); err != nil {
+	err = d.take(ctx, p, s, e, how.closed)
+	if errors.Is(err, ErrFull) {
+		err = d.missed(s.dir, err)
+	}
+	if err != nil {
 		return err
 	}
 	// A directory's time changes with its names; it is asked for when it is built.
@@ -306,7 +310,7 @@ func (d *Dataset) relist(ctx context.Context, p string, id uint64) error {
 
 // relistMissed lists the directories in which something may have been missed.
 func (d *Dataset) relistMissed(ctx context.Context) error {
-	return d.scanKind(keyRelist, func(rest, _ []byte) error {
+	err := d.scanKind(keyRelist, func(rest, _ []byte) error {
 		id := number(rest, 0)
 		var p string
 		var found bool
@@ -319,6 +323,7 @@ func (d *Dataset) relistMissed(ctx context.Context) error {
 		}
 		return d.relist(ctx, p, id)
 	})
+	return d.tolerate(err)
 }
 
 // Scan brings the whole tree up to what is staged, as at a start. Files whose content changed are not noticed: they are
@@ -334,7 +339,11 @@ func (d *Dataset) Scan(ctx context.Context) error {
 }
 
 func (d *Dataset) scanDir(ctx context.Context, p string, id uint64) error {
-	if err := d.relist(ctx, p, id); err != nil {
+	err := d.relist(ctx, p, id)
+	if errors.Is(err, ErrFull) {
+		err = d.missed(id, err)
+	}
+	if err != nil {
 		return err
 	}
 	return d.scan(d.key(keyEntry, id), func(rest, value []byte) error {

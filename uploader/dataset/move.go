@@ -97,6 +97,7 @@ func (d *Dataset) applyPlaced(id GroupID) error {
 	if err != nil {
 		return err
 	}
+	d.ease()
 	return d.cfg.Store.Release(context.Background(), groupMark(id))
 }
 
@@ -188,6 +189,7 @@ func (d *Dataset) finishRelease(ctx context.Context, id GroupID) error {
 	if err := d.cfg.Store.Release(ctx, groupMark(id)); err != nil {
 		return err
 	}
+	d.ease()
 	if err := d.stopWaiting(id); err != nil {
 		return err
 	}

@@ -19,6 +19,8 @@ var (
 	ErrGone = errors.New("no such staged file")
 	// ErrBusy says that a file is being written to, so that it cannot be read as it is.
 	ErrBusy = errors.New("staged file is being written")
+	// ErrFull says that a Store has no room for what it is to take. Its methods return errors that wrap it.
+	ErrFull = errors.New("no room in the block store")
 	// ErrCorrupt says that the database holds what this package did not write.
 	ErrCorrupt = errors.New("dataset's records are corrupt")
 )
@@ -84,7 +86,8 @@ type Staging interface {
 // they came from. Marks of one dataset differ from each other, not from those of another.
 type Mark string
 
-// Store keeps blocks. Its methods are called concurrently; all may be repeated after a crash.
+// Store keeps blocks. Its methods are called concurrently; all may be repeated after a crash. After an error that wraps
+// ErrFull they are repeated when something was placed or released, or after a second.
 type Store interface {
 	// Put takes blocks, which are the store's from then on, and keeps them under the mark.
 	Put(ctx context.Context, mark Mark, blks []blocks.Block) error

@@ -53,6 +53,9 @@ func (d *Dataset) count() error {
 			t.groups++
 			t.storedBytes += int64(h.stored)
 		}
+		if err == nil && h.state == groupFormed {
+			t.unplacedBytes += int64(h.stored)
+		}
 		return err
 	})
 	if err == nil {

@@ -1,8 +1,11 @@
 package dataset
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"math"
 
 	blocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
@@ -20,34 +23,83 @@ const (
 // fullBytes is how much has to wait before groups are made without a pause in the changes.
 func (d *Dataset) fullBytes() int64 {
 	one := int64(d.cfg.Data) * erasure.MaxChunk
-	return max(one, min(roundGroups*one, roundBytes))
+	most := max(one, min(roundGroups*one, roundBytes))
+	if d.cfg.MostPending > 0 {
+		most = min(most, d.dataOf(max(d.unit(), d.cfg.MostPending/4)))
+	}
+	return most
 }
 
-// roundIfFull makes groups if enough blocks wait, and nobody does so already.
-func (d *Dataset) roundIfFull(ctx context.Context) error {
-	if t := d.tally(); t.queuedBytes < d.fullBytes() && t.queuedBlocks < roundBlocks {
-		return nil
+// makeGroups makes groups if enough blocks wait; with all of whatever waits. No file is being imported meanwhile.
+func (d *Dataset) makeGroups(ctx context.Context, all bool) (formed bool, err error) {
+	for {
+		t := d.tally()
+		due := d.roundDue(t) || all && t.queuedBlocks > 0 && d.room(t) > 0
+		if !due || !d.mayCode() {
+			break
+		}
+		d.tried = true
+		if err := d.closeMark(); err != nil {
+			return formed, err
+		}
+		d.rounds.Lock()
+		some, err := d.roundOfFull(ctx, all)
+		d.rounds.Unlock()
+		formed = formed || some
+		if err := d.tolerateCode(err); err != nil {
+			return formed, err
+		}
+		if !some {
+			break
+		}
 	}
-	if !d.rounds.TryLock() {
+	return formed, d.releaseMarks(ctx)
+}
+
+// roundWhileCounting makes groups of a file's blocks while more of them are counted, if nobody makes any already.
+func (d *Dataset) roundWhileCounting(ctx context.Context) error {
+	if !d.roundDue(d.tally()) || !d.mayCode() || !d.rounds.TryLock() {
 		return nil
 	}
 	defer d.rounds.Unlock()
-	formed, err := d.round(ctx, false)
-	if err == nil && !formed {
-		_, err = d.round(ctx, true) // blocks of so many sizes wait that no group became full
-	}
-	return err
+	_, err := d.roundOfFull(ctx, false)
+	return d.tolerateCode(err)
 }
 
-// protectAll makes groups of all blocks that wait.
+// roundOfFull makes full groups, or such as are not if none becomes full or some block would wait too long.
+func (d *Dataset) roundOfFull(ctx context.Context, all bool) (formed bool, err error) {
+	if all || d.stale >= staleRounds {
+		d.stale = 0
+		return d.round(ctx, true)
+	}
+	head, err := d.firstOf(keyQueue)
+	if err == nil {
+		formed, err = d.round(ctx, false)
+	}
+	if err == nil && !formed {
+		return d.round(ctx, true) // blocks of so many sizes wait that no group became full
+	}
+	if err != nil || d.cfg.MostPending == 0 {
+		return formed, err
+	}
+	now, err := d.firstOf(keyQueue)
+	if d.stale++; !bytes.Equal(head, now) {
+		d.stale = 0
+	}
+	return formed, err
+}
+
+// protectAll makes groups of all blocks that wait, as far as there is room.
 func (d *Dataset) protectAll(ctx context.Context) error {
 	d.rounds.Lock()
 	defer d.rounds.Unlock()
-	for {
-		if formed, err := d.round(ctx, true); err != nil || !formed {
+	for d.room(d.tally()) > 0 && d.mayCode() {
+		formed, err := d.round(ctx, true)
+		if err := d.tolerateCode(err); err != nil || !formed {
 			return err
 		}
 	}
+	return nil
 }
 
 // round plans, codes and groups the blocks that wait longest. Unless it is final, only what makes full groups.
@@ -87,18 +139,18 @@ func (d *Dataset) round(ctx context.Context, final bool) (formed bool, err error
 		return false, err
 	}
 	for _, s := range items {
-		if err := planner.Add(s); err != nil {
-			return false, err
+		if err == nil {
+			err = planner.Add(s)
 		}
 	}
-	if final {
+	if err == nil && final {
 		err = planner.Close()
 	}
 	if err == nil {
 		err = r.code()
 	}
-	if err == nil && final {
-		err = r.grouper.Flush()
+	if full := errors.Is(err, ErrFull); full || err == nil && final { // when something of what was made is placed, there is room
+		err = errors.Join(err, r.grouper.Flush())
 	}
 	return r.formed, err
 }
@@ -107,6 +159,9 @@ func (d *Dataset) round(ctx context.Context, final bool) (formed bool, err error
 func (d *Dataset) waitingBlocks() (items []erasure.Shard, err error) {
 	var bytes int64
 	most := 2 * d.fullBytes()
+	if room := d.room(d.tally()); room < math.MaxInt64 {
+		most = min(most, d.dataOf(room))
+	}
 	err = d.scanKind(keyQueue, func(_, value []byte) error {
 		s, err := decodeQueueItem(value)
 		if err != nil {
@@ -133,45 +188,63 @@ func (r *round) plan(data []erasure.Shard) error {
 	return r.code()
 }
 
-// code makes the parity of the stripes that wait, on all cores, and adds them in their order.
+// code makes the parity of the stripes that wait, and adds them in their order. If there is no room for all of it, it
+// is for less.
 func (r *round) code() error {
-	stripes := make([]erasure.Stripe, len(r.waiting))
-	parity := make([][][]byte, len(r.waiting))
-	err := erasure.Parallel(len(r.waiting), func(i int) (err error) {
-		data := make([][]byte, len(r.waiting[i]))
-		for j, s := range r.waiting[i] {
+	for most := len(r.waiting); len(r.waiting) > 0; {
+		most = min(most, len(r.waiting))
+		stripes, err := r.protect(r.waiting[:most])
+		if errors.Is(err, ErrFull) && most > 1 {
+			most = (most + 1) / 2
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		r.waiting = r.waiting[most:]
+		for _, s := range stripes {
+			if err := r.grouper.Add(s); err != nil {
+				return err
+			}
+		}
+	}
+	r.waiting, r.bytes = nil, 0
+	return nil
+}
+
+// protect makes the parity of stripes, on all cores, and puts it into the store.
+func (r *round) protect(waiting [][]erasure.Shard) ([]erasure.Stripe, error) {
+	stripes := make([]erasure.Stripe, len(waiting))
+	parity := make([][][]byte, len(waiting))
+	err := erasure.Parallel(len(waiting), func(i int) (err error) {
+		data := make([][]byte, len(waiting[i]))
+		for j, s := range waiting[i] {
 			if data[j], err = r.d.cfg.Store.Get(r.ctx, s.CID); err != nil {
 				return fmt.Errorf("read block %s to protect it: %w", s.CID, err)
 			}
 		}
-		stripes[i], parity[i], err = r.codec.Protect(r.waiting[i], data, nil)
+		stripes[i], parity[i], err = r.codec.Protect(waiting[i], data, nil)
 		return err
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	r.waiting, r.bytes = nil, 0
 	var blks []blocks.Block
 	for i, s := range stripes {
 		for j, p := range s.Parity {
 			b, err := blocks.NewBlockWithCid(parity[i][j], p.CID)
 			if err != nil {
-				return err
+				return nil, err
 			}
 			blks = append(blks, b)
 		}
 	}
 	if len(blks) > 0 {
 		if err := r.d.cfg.Store.Put(r.ctx, r.mark, blks); err != nil {
-			return fmt.Errorf("put parity: %w", err)
+			return nil, fmt.Errorf("put parity: %w", err)
 		}
 	}
-	for _, s := range stripes {
-		if err := r.grouper.Add(s); err != nil {
-			return err
-		}
-	}
-	return nil
+	return stripes, nil
 }
 
 // form makes a group of stripes the one that protects their blocks.
@@ -213,7 +286,8 @@ func (r *round) form(g erasure.Group) error {
 		}
 	}
 	if err := d.cfg.Store.Keep(r.ctx, groupMark(id), cids(g)); err != nil {
-		return fmt.Errorf("keep group %d: %w", id, err)
+		ctx := context.WithoutCancel(r.ctx)
+		return errors.Join(fmt.Errorf("keep group %d: %w", id, err), d.cfg.Store.Release(ctx, groupMark(id)), d.forgetGroup(id))
 	}
 	err = d.commit(func(x *tx) error {
 		h, err := x.head(id)

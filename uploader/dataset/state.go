@@ -66,7 +66,7 @@ type File struct {
 	Blocks  int64     // of the version; repetitions count
 	Placed  int64     // of those, in groups that are placed
 	Groups  []GroupID // that have blocks of it, up to maxFileGroups
-	Err     error     // why it could not be read; nil: it could, or was not tried yet
+	Err     error     // why it could not be read, or ErrFull: it waits for room; nil: it could, or was not tried yet
 }
 
 // maxFileGroups bounds what File returns.
@@ -76,13 +76,16 @@ const maxFileGroups = 1 << 16
 func (d *Dataset) File(ctx context.Context, id FileID) (f File, err error) {
 	d.trouble.Lock()
 	f.Err = d.failures[id]
+	full := d.full.err
 	d.trouble.Unlock()
 	err = d.view(func(x *tx) error {
 		closed, err := x.get(d.fileKey(keyClosed, id))
 		if err != nil {
 			return err
 		}
-		f.Closed = closed != nil
+		if f.Closed = closed != nil; f.Closed && f.Err == nil {
+			f.Err = full
+		}
 		r, found, err := x.file(id)
 		if err != nil {
 			return err
@@ -142,7 +145,7 @@ func (d *Dataset) Directory(ctx context.Context, p string) (cid.Cid, error) {
 	if d.work.TryLock() {
 		err := d.workOff(ctx)
 		if err == nil {
-			err = d.build(ctx)
+			err = d.tolerate(d.build(ctx))
 		}
 		d.work.Unlock()
 		if err != nil {

@@ -2,6 +2,7 @@ package dataset
 
 import (
 	"bytes"
+	"errors"
 	"math"
 	"slices"
 )
@@ -179,6 +180,9 @@ func (d *Dataset) eachFile(kind byte, do func(FileID) error) error {
 	}
 	for i := 0; err == nil && i < len(ids); i++ {
 		err = do(ids[i])
+	}
+	if errors.Is(err, errStop) {
+		return nil
 	}
 	return err
 }
