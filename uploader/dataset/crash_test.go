@@ -86,10 +86,17 @@ func (l *life) end(t *testing.T) {
 }
 
 func TestKilledAnywhere(t *testing.T) {
+	t.Run("unbounded", func(t *testing.T) { killAnywhere(t, 0, 0) })
+	t.Run("bounded", func(t *testing.T) { killAnywhere(t, 8<<20, 64<<20) })
+}
+
+// killAnywhere stops a dataset whose store has room for so much, of which so much may wait to be placed.
+func killAnywhere(t *testing.T, pending, capacity int64) {
 	r := seeded(t)
 	db := openDB(t, "")
 	defer db.Close()
 	b := newBox(t, db)
+	b.cfg.MostPending, b.store.capacity = pending, capacity
 	ctx := context.Background()
 	l := &life{b: b, r: r, synced: snapshot(t, db)}
 	b.cfg.Flush = func(context.Context) error {

@@ -278,21 +278,35 @@ func (d *Dataset) waitMark() (Mark, error) {
 	d.marks.Lock()
 	defer d.marks.Unlock()
 	if d.mark == 0 {
-		var n uint64
-		err := d.commit(func(x *tx) (err error) {
-			if n, err = x.next(); err != nil {
-				return err
-			}
-			var e encoder
-			e.num(0)
-			return x.set(d.key(keyMark, n), e)
-		})
+		n, err := d.newMark(0)
 		if err != nil {
 			return "", err
 		}
 		d.mark = n
 	}
 	return waitMark(d.mark), nil
+}
+
+// newMark makes a mark that may be dropped when the queue is empty up to a number; 0: it is in use.
+func (d *Dataset) newMark(until uint64) (n uint64, err error) {
+	err = d.commit(func(x *tx) (err error) {
+		if n, err = x.next(); err != nil {
+			return err
+		}
+		var e encoder
+		e.num(until)
+		return x.set(d.key(keyMark, n), e)
+	})
+	return n, err
+}
+
+// dropMark releases what a mark keeps.
+func (d *Dataset) dropMark(ctx context.Context, n uint64) error {
+	if err := d.cfg.Store.Release(ctx, waitMark(n)); err != nil {
+		return err
+	}
+	d.ease()
+	return d.commit(func(x *tx) error { return x.del(d.key(keyMark, n)) })
 }
 
 func waitMark(n uint64) Mark { return Mark(fmt.Sprintf("waiting-%d", n)) }
@@ -346,12 +360,8 @@ func (d *Dataset) releaseMarks(ctx context.Context) error {
 			return err
 		}
 		if until == 0 || until > head {
-			return errStop // later ones end later
+			return nil
 		}
-		if err := d.cfg.Store.Release(ctx, waitMark(n)); err != nil {
-			return err
-		}
-		d.ease()
-		return d.commit(func(x *tx) error { return x.del(d.key(keyMark, n)) })
+		return d.dropMark(ctx, n)
 	})
 }

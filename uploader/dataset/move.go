@@ -7,38 +7,52 @@ import (
 
 const movedAtOnce = 64 // groups whose live blocks wait for others at a time
 
-// regroup has the live blocks of groups that are under half live, or many and small, wait for others.
+// regroup has the live blocks of groups that are under half live, or many and small, wait for others: of as many as
+// there may be made of them now.
 func (d *Dataset) regroup() (moved bool, err error) {
-	var ids []GroupID
-	err = d.scan(d.key(keySparse), func(rest, _ []byte) error {
-		ids = append(ids, GroupID(number(rest, 0)))
-		if len(ids) == movedAtOnce {
-			return errStop
-		}
-		return nil
-	})
-	for class := uint64(0); class < smallClasses && err == nil && len(ids) < movedAtOnce; class++ {
-		var small []GroupID
-		err = d.scan(d.key(keySmall, class), func(rest, _ []byte) error {
-			small = append(small, GroupID(number(rest, 0)))
-			if len(small) == movedAtOnce {
-				return errStop
-			}
-			return nil
-		})
-		if len(small) >= smallMost {
-			ids = append(ids, small...)
+	m := mover{d: d, room: d.dataOf(d.room(d.tally()))}
+	err = d.scan(d.key(keySparse), func(rest, _ []byte) error { return m.add(GroupID(number(rest, 0)), 1) })
+	for class := uint64(0); class < smallClasses && err == nil && m.more(); class++ {
+		begun, room := len(m.ids), m.room
+		err = d.scan(d.key(keySmall, class), func(rest, _ []byte) error { return m.add(GroupID(number(rest, 0)), begun+smallMost) })
+		if len(m.ids) < begun+smallMost {
+			m.ids, m.room = m.ids[:begun], room
 		}
 	}
 	if err != nil {
 		return false, err
 	}
-	for _, id := range ids {
+	for _, id := range m.ids {
 		if err := d.moveBlocks(id); err != nil {
 			return true, err
 		}
 	}
-	return len(ids) > 0, nil
+	return len(m.ids) > 0, nil
+}
+
+// mover collects groups whose blocks are to be moved.
+type mover struct {
+	d    *Dataset
+	ids  []GroupID
+	room int64 // bytes of live blocks that there is room for
+}
+
+func (m *mover) more() bool { return len(m.ids) < movedAtOnce && m.room > 0 }
+
+// add takes a group, the first least of all even if there is no room left; errStop after the last.
+func (m *mover) add(id GroupID, least int) error {
+	err := m.d.view(func(x *tx) error {
+		h, err := x.head(id)
+		if err == nil && h != nil {
+			m.room -= int64(h.liveBytes)
+		}
+		return err
+	})
+	m.ids = append(m.ids, id)
+	if err == nil && len(m.ids) >= least && !m.more() {
+		err = errStop
+	}
+	return err
 }
 
 // moveBlocks has a group's live blocks wait for another. A stop on the way is made up for at the start.

@@ -124,10 +124,17 @@ func (d *Dataset) round(ctx context.Context, final bool) (formed bool, err error
 	if err != nil || len(items) == 0 {
 		return false, err
 	}
-	r := &round{d: d, ctx: ctx}
-	if r.mark, err = d.waitMark(); err != nil {
+	var n uint64
+	if n, err = d.newMark(1); err != nil { // of parity, which is of no use without its group: nothing waits for it
 		return false, err
 	}
+	defer func() { err = errors.Join(err, d.dropMark(context.WithoutCancel(ctx), n)) }()
+	return d.roundOf(ctx, items, waitMark(n), final)
+}
+
+// roundOf is a round of these blocks, whose parity is kept under a mark.
+func (d *Dataset) roundOf(ctx context.Context, items []erasure.Shard, mark Mark, final bool) (formed bool, err error) {
+	r := &round{d: d, ctx: ctx, mark: mark}
 	if r.codec, err = erasure.New(d.cfg.Data, d.cfg.Parity); err != nil {
 		return false, err
 	}
