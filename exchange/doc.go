@@ -16,7 +16,8 @@
 // Peers may want money for blocks. [Exchange.SetSpending] says how much of it a dataset may cost; a [Purse]
 // pays, for blocks that were verified and handed over. What is asked for at a price is counted as spent until
 // it comes, so that no budget is passed. A block that is too dear everywhere fails soon, with the cheapest
-// offer ([TooDearError], [BudgetError]); no reader ever waits for a payment.
+// offer ([TooDearError], [BudgetError]). What came is handed over before it is paid; a peer that gives nothing
+// more until payments have come is waited for only while that costs less time than a dearer one's price is worth.
 //
 // What it promises: every block returned hashes to its CID, was given to the store, and was fetched
 // once however many wait for it. What peers can make it keep is bounded by [Limits]. Nothing survives

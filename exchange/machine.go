@@ -49,6 +49,7 @@ type machine struct {
 	out     ready
 	stats   Stats
 	money   money
+	waking  waking
 }
 
 // ready lists what the driver has to do, in any order, after it stepped the machine.
@@ -138,7 +139,7 @@ const recentKept = 8192
 
 // newMachine makes a machine that knows nobody. The limits are complete and valid.
 func newMachine(l Limits) *machine {
-	return &machine{
+	m := &machine{
 		limits:   l,
 		wants:    make(map[cid.Cid]*want),
 		intents:  make(map[intentID]*intent),
@@ -148,6 +149,8 @@ func newMachine(l Limits) *machine {
 		searches: make(map[cid.Cid]*search),
 		recent:   newRecentCIDs(recentKept),
 	}
+	m.waking.owner = &m.waking
+	return m
 }
 
 // Tick tells the time and rings whatever waits for it. Time never runs backwards.

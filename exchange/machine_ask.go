@@ -51,7 +51,7 @@ func (m *machine) put(w *want, p *peerState) *ask {
 		m.uncommit(a)
 	}
 	m.seq++
-	a.seq, a.at, a.answer, a.expired, a.hedged = m.seq, m.now, answerNone, false, false
+	a.seq, a.at, a.answer, a.expired, a.hedged, a.rested = m.seq, m.now, answerNone, false, false, false
 	p.used = m.now
 	return a
 }
@@ -253,11 +253,16 @@ func (a *ask) ring(m *machine) {
 	case m.storing > m.limits.StoreBytes/2:
 		// Blocks wait for our own store, so this one may be here already: nobody is to blame.
 		m.timers.set(&a.timer, m.now+m.limits.HaveTimeout)
+	case m.leaves(a):
+		m.timers.set(&a.timer, m.now+m.limits.HaveTimeout)
 	case !a.hedged:
 		m.hedge(a)
 		if a.peer.asks[a.want.CID] == a { // else its peer made way for the other
 			m.timers.set(&a.timer, max(m.now, a.at+m.patience(a)))
 		}
+	case a.rested && m.now < a.at+m.patience(a):
+		a.rested = false
+		m.timers.set(&a.timer, a.at+m.patience(a))
 	case m.now-a.peer.progress < m.limits.TimeoutMin/2 && m.now-a.at < 3*m.patience(a):
 		m.timers.set(&a.timer, m.now+m.patience(a)/2) // the peer delivers: the block is only behind others
 	default:

@@ -80,6 +80,9 @@ func checkPeers(t testing.TB, m *machine) {
 	var bytes int64
 	blocks := 0
 	for id, p := range m.peers {
+		if p.suspended && !p.rest.on || p.rest.on && p.rest.since > m.now {
+			t.Fatalf("%s rests: %v since %v, suspended: %v", id, p.rest.on, p.rest.since, p.suspended)
+		}
 		sum := peerState{}
 		for c, a := range p.asks {
 			if m.wants[c] != a.want || a.peer != p || a.want.askOf(p) != a {
@@ -135,6 +138,9 @@ func checkSessions(t testing.TB, m *machine) {
 			}
 			if p, some := m.choose(w); p != nil || !some {
 				t.Fatalf("queued want could go on: peer %v, some %v", p, some)
+			}
+			if at, t0 := m.money.wake, m.waking; at > 0 && (t0.pos == 0 || t0.at > at || t0.at <= m.now) {
+				t.Fatalf("queued want waits for a seller until %v and is woken at %v", at, t0.at)
 			}
 		}
 		for _, mb := range s.members {

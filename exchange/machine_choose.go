@@ -69,6 +69,7 @@ func (m *machine) assign(w *want) bool {
 		m.ask(w, p)
 		m.explore(w)
 	case some:
+		m.wake()
 		return false
 	default:
 		m.seek(w)
@@ -82,7 +83,7 @@ func (m *machine) choose(w *want) (best *peerState, some bool) {
 	s := w.session
 	n := s.estimate(w)
 	proven := s.hasProven(m.now)
-	m.money.tight = false
+	m.money.tight, m.money.wake = false, 0
 	var bestCost, least time.Duration
 	var price Amount
 	for _, mb := range s.members {
@@ -108,6 +109,9 @@ func (m *machine) choose(w *want) (best *peerState, some bool) {
 	if best != nil && price > 0 && w.othersAsked(best) && m.worth(s, price) > m.limits.HaveTimeout {
 		return nil, true // somebody cheaper may be about to say that it has the block
 	}
+	if best != nil && price > 0 && m.saves(w, n, price, bestCost) {
+		return nil, true // somebody cheaper is about to be paid
+	}
 	if best != nil && (best.proven() || price > 0) && bestCost > 3*least+slack {
 		return nil, true // the faster one is worth waiting for
 	}
@@ -132,7 +136,7 @@ func (m *machine) cost(w *want, mb *member, n int64) (cost time.Duration, ok boo
 	} else if mb.cold >= coldAfter || p.failures > m.limits.Retries {
 		return 0, false // only for what it says to have
 	}
-	return p.completion(m.now, n) * time.Duration(doubt), true
+	return (p.completion(m.now, n) + p.restedFor(m.now)) * time.Duration(doubt), true
 }
 
 // hasProven says whether a member that delivers may be asked.

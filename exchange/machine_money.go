@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -20,6 +21,7 @@ type money struct {
 	stale     map[*ask]struct{} // committed for what is not waited for any more, but may still come
 	reclaims  int               // how often something was reclaimed
 	tight     bool              // what choose found lacks nothing but money that is committed elsewhere
+	wake      time.Duration     // until when choose waits for a seller that rests; 0 if it does not
 }
 
 // wallet is the money of one dataset.
@@ -232,7 +234,10 @@ func (m *machine) paid(e paidEvent) {
 	}
 	if p != nil {
 		was := m.trusted(p)
-		p.unpayable, p.suspended, p.dues = false, false, max(0, p.dues-len(e.dues))
+		p.unpayable, p.dues = false, max(0, p.dues-len(e.dues))
+		if p.blocks == 0 { // else it says, or shows, when it gives again
+			m.tryAgain(p)
+		}
 		if !was {
 			m.revive(p)
 		}

@@ -135,6 +135,7 @@ func (m *machine) peerGone(id peer.ID) {
 
 // disconnected takes a peer out of everything that needs a connection.
 func (m *machine) disconnected(p *peerState) {
+	m.tryAgain(p)
 	wants := m.dropAll(p)
 	p.outbox = nil
 	if p.active {
@@ -169,6 +170,7 @@ func (m *machine) sendFailed(id peer.ID) {
 	if len(p.asks) == 0 {
 		return // nothing is lost: a peer may end what is not used
 	}
+	m.tryAgain(p)
 	wants := m.dropAll(p)
 	p.outbox, p.sampling = nil, false
 	p.failed(m.now, &m.limits)

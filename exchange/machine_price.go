@@ -76,6 +76,7 @@ const (
 	tooDear
 	overBudget
 	notNow // the price is not known, or the peer can't be paid
+	later  // it is affordable, once payments that are on their way have come
 )
 
 // verdict says whether an offer for a want may be taken.
@@ -103,10 +104,16 @@ func (m *machine) buys(w *want, p *peerState) (priceTag, verdict) {
 		return priceTag{}, affordable
 	}
 	o, known := m.quote(w, p)
-	if !known || o.price > 0 && !m.trusted(p) {
+	if !known {
 		return o, notNow
 	}
 	v := m.verdict(w, o)
+	if o.price > 0 && !m.trusted(p) {
+		if _, rests := m.resting(p); rests && v == affordable {
+			return o, later
+		}
+		return o, notNow
+	}
 	if o.rate && v != affordable {
 		return o, notNow // it may be, once it says what it takes for this block
 	}

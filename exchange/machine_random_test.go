@@ -39,7 +39,8 @@ type world struct {
 	active  map[peer.ID]bool
 	until   map[intentID]time.Duration
 	till    worldTill
-	greedy  bool // all peers want money
+	greedy  bool   // all peers want money
+	waits   uint64 // how often a seller that rests was waited for
 }
 
 func newWorld(t testing.TB, seed uint64) *world {
@@ -116,6 +117,9 @@ func (w *world) after() {
 		if i := w.m.intents[id]; i != nil && at <= w.m.now && i.want.state != wantStoring {
 			w.Fatalf("intent %d is open after its deadline", id)
 		}
+	}
+	if w.m.waking.pos > 0 {
+		w.waits++
 	}
 	checkMachine(w, w.m)
 	w.lists.check(w, w.m)
@@ -378,8 +382,8 @@ func (w *world) heal() {
 	w.Fatalf("%d wants are left beside a peer that has everything", len(w.m.wants))
 }
 
-// randomEvents is one life of a machine. It returns the figures at its end.
-func randomEvents(t *testing.T, seed uint64, events int) Stats {
+// randomEvents is one life of a machine. It returns the figures at its end, and how often a seller was waited for.
+func randomEvents(t *testing.T, seed uint64, events int) (s Stats, waits uint64) {
 	t.Helper()
 	defer func() {
 		if r := recover(); r != nil || t.Failed() {
@@ -399,23 +403,24 @@ func randomEvents(t *testing.T, seed uint64, events int) Stats {
 	w.heal()
 	w.pass(3 * time.Minute)
 	checkIdle(t, w.m)
-	return w.m.figures()
+	return w.m.figures(), w.waits
 }
 
 // TestRandomEvents lives many lives. A failure prints its seed.
 func TestRandomEvents(t *testing.T) {
-	var bought, refused, broke, expired, failed uint64
+	var bought, refused, broke, expired, failed, waited uint64
 	for seed := range uint64(randomSeeds) {
-		s := randomEvents(t, seed, 600)
+		s, waits := randomEvents(t, seed, 600)
+		waited += waits
 		bought, refused, broke = bought+s.Bought, refused+s.TooDear, broke+s.OverBudget
 		expired, failed = expired+s.Expired, failed+s.PaymentFailures
 		if t.Failed() {
 			return
 		}
 	}
-	t.Logf("seeds 0 to %d: %d blocks bought, %d too dear, %d over budget, %d callers in vain, %d payments failed",
-		randomSeeds-1, bought, refused, broke, expired, failed)
-	if bought == 0 || refused == 0 || broke == 0 || expired == 0 || failed == 0 {
+	t.Logf("seeds 0 to %d: %d blocks bought, %d too dear, %d over budget, %d callers in vain, %d payments failed, %d times waited",
+		randomSeeds-1, bought, refused, broke, expired, failed, waited)
+	if bought == 0 || refused == 0 || broke == 0 || expired == 0 || failed == 0 || waited == 0 {
 		t.Error("some of it never happened")
 	}
 }

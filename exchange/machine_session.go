@@ -247,6 +247,11 @@ func (s *session) ring(m *machine) {
 		m.closeSession(s)
 		return
 	}
+	for _, mb := range s.members {
+		if p := mb.peer; p.suspended && p.blocks+p.dues == 0 {
+			m.tryAgain(p) // nothing makes it say when it gives again
+		}
+	}
 	m.pardon(s)
 	if s.seeking.n+s.parked.n > 0 {
 		m.seekAgain(s)

@@ -190,7 +190,11 @@ func (m *machine) received(e receivedEvent) {
 	p.heard = m.now
 	trusted := m.trusted(p)
 	if e.message.Account != nil {
-		p.takeAccount(e.message.Account)
+		if p.takeAccount(e.message.Account); p.suspended {
+			m.rests(p)
+		} else {
+			m.resumes(p)
+		}
 	}
 	for _, b := range e.message.Blocks {
 		m.deliver(p, b)
@@ -219,6 +223,7 @@ func (m *machine) deliver(p *peerState, b blocks.Block) {
 		m.unwanted(p, b, n)
 		return
 	}
+	m.sold(p)
 	if a := w.askOf(p); a != nil {
 		m.charge(a, uint64(n))
 		m.drop(a)

@@ -49,6 +49,7 @@ type peerState struct {
 	dues      int    // blocks that it is not yet paid for
 	unpayable bool   // the last payment to it failed
 	suspended bool   // it gives nothing until it is paid
+	rest      rest
 
 	delivery
 	failures    int           // in a row
@@ -159,7 +160,7 @@ func (d *delivery) slower() {
 // completion is how long a block of n bytes is expected to take, behind everything asked for before.
 func (p *peerState) completion(now time.Duration, n int64) time.Duration {
 	latency, rate := or(p.latency, guessLatency), or(p.rate, guessRate)
-	if p.blocks > 0 {
+	if p.blocks > 0 && !p.rest.on {
 		latency = max(latency, now-p.progress) // a peer that stalls gets worse by the moment
 	}
 	return latency + time.Duration(float64(p.bytes+n)/rate*float64(time.Second))

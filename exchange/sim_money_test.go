@@ -24,6 +24,8 @@ type simPurse struct {
 	refs    map[string]bool
 	err     error         // of every payment
 	gate    chan struct{} // nil, or what every payment waits for
+	slow    time.Duration // that a payment takes
+	net     *simNet       // whose peers are told of payments; nil tells none
 	tries   int
 	most    int // dues of one payment
 }
@@ -35,7 +37,7 @@ func newSimPurse() *simPurse {
 
 func (p *simPurse) Pay(ctx context.Context, id peer.ID, ref []byte, due []Due) error {
 	p.mu.Lock()
-	gate := p.gate
+	gate, slow := p.gate, p.slow
 	p.mu.Unlock()
 	if gate != nil {
 		select {
@@ -43,6 +45,9 @@ func (p *simPurse) Pay(ctx context.Context, id peer.ID, ref []byte, due []Due) e
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+	}
+	if slow > 0 && !pass(ctx, slow) {
+		return ctx.Err()
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -55,6 +60,9 @@ func (p *simPurse) Pay(ctx context.Context, id peer.ID, ref []byte, due []Due) e
 	}
 	p.refs[string(ref)] = true
 	p.most = max(p.most, len(due))
+	if p.net != nil {
+		p.net.paid(id, due)
+	}
 	for _, d := range due {
 		p.paid[id] += d.Amount
 		p.dues[delivered{id, d.CID}]++

@@ -50,6 +50,7 @@ type simPeer struct {
 	price    Amount        // for each MiB, rounded up
 	tacit    bool          // does not say how long the blocks are that it wants money for
 	refuses  int           // dials that fail before one succeeds
+	simCredit
 
 	// guarded by net.mu
 	connected bool
@@ -271,7 +272,7 @@ func (p *simPeer) read(entries []Entry) (presences []Presence) {
 
 // account is what a peer says about money.
 func (p *simPeer) account() *Account {
-	if p.price == 0 || p.tacit {
+	if p.price == 0 || p.tacit || p.credit > 0 {
 		return nil
 	}
 	return &Account{PricePerMiB: p.price}
@@ -296,6 +297,7 @@ func (p *simPeer) offers(c cid.Cid, b blocks.Block) Presence {
 // speak sends queued blocks, one after the other, as fast as the peer can.
 func (p *simPeer) speak(ctx context.Context) {
 	for {
+		p.tellAccount(ctx)
 		b := p.pick()
 		if b == nil {
 			select {
@@ -366,13 +368,14 @@ func (p *simPeer) lost() bool {
 func (p *simPeer) pick() blocks.Block {
 	p.net.mu.Lock()
 	defer p.net.mu.Unlock()
-	for len(p.queue) > 0 {
+	for len(p.queue) > 0 && !p.holds() {
 		b := p.queue[0]
 		p.queue = p.queue[1:]
 		if _, ok := p.waiting[b.Cid()]; ok {
 			delete(p.waiting, b.Cid())
 			p.sent[b.Cid()]++
 			p.sentBytes += len(b.RawData())
+			p.owed += p.price.share(uint64(len(b.RawData())), mib)
 			return b
 		}
 	}

@@ -157,6 +157,7 @@ func simulatePaid(t *testing.T, limits Limits, purse *simPurse, f func(s *sim)) 
 		s.ctx = ctx
 		cfg := Config{Network: s.net, Providers: s.net, Store: s.store, Links: simLinks, Limits: limits}
 		if purse != nil {
+			purse.net = s.net
 			cfg.Purse = purse
 		}
 		x, err := New(cfg)

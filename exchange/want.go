@@ -148,6 +148,7 @@ type ask struct {
 	expired   bool // its time is over; the peer may still deliver
 	alone     bool // nothing else was asked for at the peer then, so its time tells the latency
 	hedged    bool // somebody else was asked, or can't be
+	rested    bool // its peer rested since, so it has more time
 	bytes     int64
 	offer     priceTag      // what the peer asks, or was promised, for the block
 	wallet    *wallet       // of what is committed
