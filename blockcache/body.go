@@ -35,6 +35,10 @@ type body struct {
 	pins      pinCheck
 	flow      writeback
 
+	loan     atomic.Pointer[loan] // nil: the bytes are the store's own; written under mu
+	changed  atomic.Bool          // the lent file is not what it was: nothing is read from it any more
+	recalled bool                 // must not be committed; guarded by Store.beginMu
+
 	mu      sync.Mutex // guards what follows; nothing else is locked under it
 	file    cid.Cid
 	have    spans // bytes that are here and in the index
@@ -63,6 +67,9 @@ func (b *body) claim(off, n uint64) claimResult {
 	if b.have.covers(off, off+n) {
 		return present
 	}
+	if b.loan.Load() != nil && b.committed.Load() {
+		return refused // the file is not ours to write
+	}
 	if b.have.overlaps(off, off+n) || b.pending.overlaps(off, off+n) {
 		return refused
 	}
@@ -90,21 +97,30 @@ func (b *body) hold(n int) {
 	b.mu.Unlock()
 }
 
-// lost takes a leaf out of the body and returns how many bytes that were.
-func (b *body) lost(off, n uint64) uint64 {
+// lose takes a leaf out of a body.
+func (s *Store) lose(b *body, off, n uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	before := b.have.bytes()
 	b.have = b.have.remove(off, off+n)
 	b.pins.forget()
-	return before - b.have.bytes()
+	s.charge(b, -int64(before-b.have.bytes()))
+}
+
+// charge counts bytes of a body: against the quota, unless they lie in a file that is somebody else's.
+func (s *Store) charge(b *body, n int64) {
+	if b.lent() {
+		s.lent.Add(n)
+	} else {
+		s.used.Add(n)
+	}
 }
 
 // lacks reports whether a leaf could be added.
 func (b *body) lacks(off, n uint64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return !b.leaving.Load() && n <= b.fileBytes && off <= b.fileBytes-n &&
+	return !b.leaving.Load() && b.loan.Load() == nil && n <= b.fileBytes && off <= b.fileBytes-n &&
 		!b.have.overlaps(off, off+n) && !b.pending.overlaps(off, off+n)
 }
 
@@ -228,8 +244,11 @@ func (s *Store) saveBodies(bs []*body) error {
 			if b.leaving.Load() {
 				continue
 			}
-			v := encodeUints(b.fileBytes, b.verified.Load(), b.tick.Load())
-			if err := wb.Set(s.ix.idKey(tagBody, b.id), append(v, file.Bytes()...)); err != nil {
+			v := append(encodeUints(b.fileBytes, b.verified.Load(), b.tick.Load()), file.Bytes()...)
+			if l := b.loan.Load(); l != nil {
+				v = l.append(v)
+			}
+			if err := wb.Set(s.ix.idKey(tagBody, b.id), v); err != nil {
 				return err
 			}
 		}
@@ -243,7 +262,7 @@ func loadBody(rest, v []byte) (*body, bool) {
 	if !ok || len(rest) != 8 || nums[0] == 0 || nums[0] > maxFileBytes {
 		return nil, false
 	}
-	c, err := cid.Cast(raw)
+	n, c, err := cid.CidFromBytes(raw)
 	if err != nil {
 		return nil, false
 	}
@@ -252,6 +271,13 @@ func loadBody(rest, v []byte) (*body, bool) {
 	b.verified.Store(nums[1])
 	b.tick.Store(nums[2])
 	b.committed.Store(true)
+	if len(raw) > n {
+		l, ok := decodeLoan(raw[n:], nums[0])
+		if !ok {
+			return nil, false
+		}
+		b.loan.Store(l)
+	}
 	return b, true
 }
 
@@ -272,13 +298,13 @@ func (s *Store) writeLeaf(b *body, off uint64, data []byte) error {
 
 // Body returns a read-only descriptor of a file's bytes when the file is here in full and was
 // verified since the last unclean stop. The caller closes it. The bytes stay readable through it
-// after the body is evicted.
+// after the body is evicted. Of a lent file there is none: its bytes may change.
 func (s *Store) Body(file cid.Cid) (*os.File, bool) {
 	if !file.Defined() {
 		return nil, false
 	}
 	b := s.bodyOf(file)
-	if b == nil || !b.complete() {
+	if b == nil || b.loan.Load() != nil || !b.complete() {
 		return nil, false
 	}
 	if b.verified.Load() != s.epoch {
@@ -291,7 +317,7 @@ func (s *Store) Body(file cid.Cid) (*os.File, bool) {
 	}
 	// A leaf may have been found bad, or the body replaced, while it was opened.
 	st, err := f.Stat()
-	if err != nil || uint64(st.Size()) != b.fileBytes || !b.complete() || b.leaving.Load() {
+	if err != nil || uint64(st.Size()) != b.fileBytes || !b.complete() || b.leaving.Load() || b.loan.Load() != nil {
 		_ = f.Close() // read-only: nothing to lose
 		return nil, false
 	}
@@ -349,9 +375,10 @@ func (s *Store) dropBody(ctx context.Context, b *body) error {
 	}
 	s.mu.Lock()
 	delete(s.bodies, b.id)
+	s.unlendLocked(b)
 	s.mu.Unlock()
 	s.unmarkDirty(&b.blob)
-	s.used.Add(-int64(b.haveBytes())) // bytes whose entries a crash took
+	s.charge(b, -int64(b.haveBytes())) // bytes whose entries a crash took
 	return s.fds.remove(&b.blob)
 }
 
@@ -365,7 +392,7 @@ func (s *Store) dropLeaves(ctx context.Context, b *body, ls []leaf) error {
 		return err
 	}
 	for _, l := range ls {
-		s.used.Add(-int64(b.lost(l.off, uint64(l.n))))
+		s.lose(b, l.off, uint64(l.n))
 	}
 	return nil
 }

@@ -93,6 +93,10 @@ func (w *BodyWriter) putLeaf(ctx context.Context, off uint64, blk blocks.Block) 
 // write reserves room and writes, once more after evicting if the file system is full.
 func (w *BodyWriter) write(ctx context.Context, off uint64, data []byte) error {
 	n := int64(len(data))
+	if w.b.lent() {
+		w.s.lent.Add(n) // the bytes are there
+		return nil
+	}
 	if err := w.s.makeRoom(ctx, n, false); err != nil {
 		return err
 	}
@@ -137,7 +141,7 @@ func (w *BodyWriter) index(ctx context.Context, changes []change, claims []leaf)
 	for _, l := range claims {
 		w.b.settle(l.off, uint64(l.n), err == nil)
 		if err != nil {
-			w.s.used.Add(-int64(l.n))
+			w.s.charge(w.b, -int64(l.n))
 		}
 	}
 	return err
@@ -147,7 +151,7 @@ func (w *BodyWriter) index(ctx context.Context, changes []change, claims []leaf)
 func (w *BodyWriter) forget(claims []leaf) {
 	for _, l := range claims {
 		w.b.settle(l.off, uint64(l.n), false)
-		w.s.used.Add(-int64(l.n))
+		w.s.charge(w.b, -int64(l.n))
 	}
 }
 
@@ -193,6 +197,10 @@ func (w *BodyWriter) publish(ctx context.Context, file cid.Cid) error {
 		return fmt.Errorf("only %d of %d bytes were put", b.haveBytes(), b.fileBytes)
 	}
 	s.beginMu.Lock() // no other body of the file may begin meanwhile; held over an index commit
+	if b.recalled {
+		s.beginMu.Unlock()
+		return ErrRecalled
+	}
 	old := s.bodyOf(file)
 	if old != nil && old.fileBytes == b.fileBytes && old.complete() && s.sound(old) {
 		s.beginMu.Unlock()
@@ -208,6 +216,9 @@ func (w *BodyWriter) publish(ctx context.Context, file cid.Cid) error {
 		s.mu.Lock()
 		s.byFile[key(file)] = b
 		s.mu.Unlock()
+		if b.lent() {
+			s.markDirty(&b.blob) // its owner need not have synced it
+		}
 	}
 	s.beginMu.Unlock()
 	if err != nil || old == nil {
@@ -217,7 +228,9 @@ func (w *BodyWriter) publish(ctx context.Context, file cid.Cid) error {
 }
 
 // sound reports whether a body's bytes can be relied on as a writer's: they are checked, and stay.
-func (s *Store) sound(b *body) bool { return b.verified.Load() == s.epoch && !b.leaving.Load() }
+func (s *Store) sound(b *body) bool {
+	return b.verified.Load() == s.epoch && !b.leaving.Load() && b.loan.Load() == nil
+}
 
 // replace removes a body whose file has a better one. What it has may be durable, and what takes its
 // place is not yet, so that comes first. If that fails, or somebody writes to the old body, it is

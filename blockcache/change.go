@@ -200,5 +200,5 @@ func (s *Store) readable(p place, settled bool) bool {
 		return k != nil && !(settled && k.leaving.Load())
 	}
 	b := s.bodies[p.id]
-	return b != nil && b.committed.Load() && !(settled && b.leaving.Load())
+	return b != nil && b.committed.Load() && !b.changed.Load() && !(settled && b.leaving.Load())
 }

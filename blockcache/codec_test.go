@@ -85,11 +85,22 @@ func FuzzScan(f *testing.F) {
 	})
 }
 
+func TestLoanCodec(t *testing.T) {
+	t.Parallel()
+	for _, l := range []Loan{{Name: "a"}, {Name: "a/b", Hint: "c", Stamp: Stamp{7, -8, 1 << 62}}} {
+		got, ok := decodeLoan((&loan{Loan: l}).append(nil), uint64(l.Stamp.Bytes))
+		if !ok || got.Loan != l {
+			t.Errorf("%+v came back as %+v, %v", l, got, ok)
+		}
+	}
+}
+
 // FuzzDecoders: index values of any kind are decoded without panic, and what is accepted is in bounds.
 func FuzzDecoders(f *testing.F) {
 	f.Add(encodePlaces([]place{{inPack, 1, 2, 3, 4}, {inBody, 5, 6, 7, 8}}))
 	f.Add(spans{{1, 2}, {5, 9}}.encode())
 	f.Add(leaf{key: "abc", n: 5, crc: 6}.encode())
+	f.Add((&loan{Loan: Loan{Name: "name", Hint: "hint", Stamp: Stamp{7, -8, 9}}}).append(nil))
 	f.Fuzz(func(t *testing.T, v []byte) {
 		for _, p := range decodePlaces(v) {
 			if p.n == 0 || p.n > MaxBlockBytes || p.off > maxFileBytes {
@@ -103,7 +114,12 @@ func FuzzDecoders(f *testing.F) {
 			t.Fatalf("spans %v", s)
 		}
 		_, _, _ = decodeUints(v, 3)
-		loadBody(make([]byte, 8), v)
+		if b, ok := loadBody(make([]byte, 8), v); ok && b.loan.Load() != nil && !b.lent() {
+			t.Fatal("a loan is taken over without its file")
+		}
+		if l, ok := decodeLoan(v, 7); ok && (l.Stamp.Bytes != 7 || len(l.Name) > maxLoanName || len(l.Hint) > maxLoanHint) {
+			t.Fatalf("loan %+v", l)
+		}
 		_, _, _ = splitPair(v)
 	})
 }

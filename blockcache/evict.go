@@ -128,6 +128,9 @@ func (s *Store) evictOne(ctx context.Context) (int64, error) {
 
 // evict evicts one file, if it may go.
 func (s *Store) evict(ctx context.Context, v victim, last bool) (int64, error) {
+	if v.body != nil && v.body.lent() {
+		return 0, nil // gives no room
+	}
 	if v.body != nil {
 		return s.evictBody(ctx, v.body)
 	}
@@ -176,7 +179,7 @@ func (s *Store) keepBody(b *body) {
 	b.stay()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if k := key2(b); k != "" && s.byFile[k] == nil && s.bodies[b.id] == b {
+	if k := key2(b); k != "" && s.byFile[k] == nil && s.bodies[b.id] == b && !b.changed.Load() {
 		s.byFile[k] = b
 	}
 }

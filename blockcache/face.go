@@ -19,6 +19,7 @@ var (
 	ErrFull     = errors.New("store is full")
 	ErrCorrupt  = errors.New("block is corrupt")
 	ErrClosed   = errors.New("store is closed")
+	ErrRecalled = errors.New("lent file is wanted back") // by Commit: Reclaim or TakeOver came first
 )
 
 // Place says where in a UnixFS file a raw leaf lies. The zero Place means none.

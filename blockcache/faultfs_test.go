@@ -91,6 +91,21 @@ func (f *faultFiles) Remove(name string) error {
 	return os.Rename(filepath.Join(f.dir, name), filepath.Join(f.dir, "morgue", filepath.Base(name)))
 }
 
+// Adopt takes a file of others in. It is durable, and its name is not yet.
+func (f *faultFiles) Adopt(name string, link func(path string) error) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.osFiles.Adopt(name, link); err != nil {
+		return err
+	}
+	st, err := os.Stat(filepath.Join(f.dir, name))
+	if err != nil {
+		return err
+	}
+	f.files[name] = &faultState{size: st.Size(), old: map[int64][]byte{}}
+	return nil
+}
+
 func (f *faultFiles) SyncDirs() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()

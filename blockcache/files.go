@@ -30,6 +30,9 @@ type filesystem interface {
 	List(dir string) ([]string, error) // names in dir, without dir
 	SyncDirs() error                   // makes creations and removals durable
 	Free() (uint64, error)             // bytes left for ordinary users
+
+	Adopt(name string, link func(path string) error) error // has link give a file of others the name too
+	Links(name string) (uint64, error)                     // how many names the file has
 }
 
 // osFiles is the real folder.
@@ -92,6 +95,10 @@ func (o osFiles) SyncDirs() error {
 	return errors.Join(errs...)
 }
 
+func (o osFiles) Adopt(name string, link func(path string) error) error {
+	return link(filepath.Join(o.dir, name))
+}
+
 // syncPath flushes a file or folder by name.
 func syncPath(path string) error {
 	f, err := os.Open(path)
@@ -125,6 +132,8 @@ type blob struct {
 	refs    int
 	stamp   uint64
 	removed bool
+	old     bool                 // f is to be closed as soon as nobody uses it
+	open    func() (file, error) // nil: by name
 }
 
 // fdTable bounds the descriptors the store keeps open. Nothing here is held over IO.
@@ -148,8 +157,12 @@ func (t *fdTable) acquire(b *blob) (file, error) {
 		t.mu.Unlock()
 		return f, err
 	}
+	open := b.open
 	t.mu.Unlock()
-	f, err := t.fs.Open(b.name)
+	if open == nil {
+		open = func() (file, error) { return t.fs.Open(b.name) }
+	}
+	f, err := open()
 	if err != nil {
 		return nil, err
 	}
@@ -214,14 +227,23 @@ func (t *fdTable) release(b *blob) {
 	t.mu.Lock()
 	b.refs--
 	var f file
-	if b.removed && b.refs == 0 {
-		f, b.f = b.f, nil
+	if (b.removed || b.old) && b.refs == 0 {
+		f, b.f, b.old = b.f, nil, false
 		delete(t.open, b)
 	}
 	t.mu.Unlock()
 	if f != nil {
-		_ = f.Close() // of a file that is already unlinked: nothing can be lost
+		_ = f.Close() // of a file that is already unlinked, or was only read: nothing can be lost
 	}
+}
+
+// rename has b opened by its name from now on.
+func (t *fdTable) rename(b *blob) {
+	t.mu.Lock()
+	b.open, b.old = nil, true
+	b.refs++
+	t.mu.Unlock()
+	t.release(b)
 }
 
 // remove unlinks b. Reads that hold it go on; its descriptor is closed after the last of them.

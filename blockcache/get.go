@@ -104,6 +104,9 @@ func (s *Store) readPlace(ctx context.Context, c cid.Cid, p place) ([]byte, erro
 		return nil, ErrNotFound
 	}
 	data, err := s.readBlob(b, p)
+	if errors.Is(err, errAway) {
+		return nil, ErrNotFound
+	}
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, s.missing(ctx, c, p)
 	}
@@ -274,8 +277,9 @@ func (s *Store) SizeOf(ctx context.Context, c cid.Cid) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if len(ps) == 0 {
+	i := slices.IndexFunc(ps, s.reachable)
+	if i < 0 {
 		return 0, fmt.Errorf("size of %s: %w", c, ErrNotFound)
 	}
-	return int(ps[0].n), nil
+	return int(ps[i].n), nil
 }

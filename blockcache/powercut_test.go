@@ -65,6 +65,7 @@ type cutWorld struct {
 	solid  map[cid.Cid]fakeFile // of those, synced
 	pins   map[cid.Cid][]cid.Cid
 	pinned map[cid.Cid][]cid.Cid // of those, synced
+	lent   map[string]fakeFile   // by name
 	next   uint64
 }
 
@@ -73,8 +74,9 @@ func newCutWorld(t *testing.T, seed uint64) *cutWorld {
 		t: t, r: rand.New(rand.NewPCG(seed, 1)), dir: scratch(t), next: seed * 1e6,
 		all: map[cid.Cid]blocks.Block{}, put: map[cid.Cid]bool{}, acked: map[cid.Cid]bool{},
 		whole: map[cid.Cid]fakeFile{}, solid: map[cid.Cid]fakeFile{},
-		pins: map[cid.Cid][]cid.Cid{}, pinned: map[cid.Cid][]cid.Cid{},
+		pins: map[cid.Cid][]cid.Cid{}, pinned: map[cid.Cid][]cid.Cid{}, lent: map[string]fakeFile{},
 	}
+	must(t, os.Mkdir(w.shelf().dir, 0o700))
 	for range 3 {
 		w.next++
 		w.files = append(w.files, makeFile(t, w.next, 4<<20+w.r.IntN(1<<20), 512<<10))
@@ -94,7 +96,7 @@ func (w *cutWorld) start() {
 	must(w.t, err)
 	w.mem = map[string][]byte{}
 	w.s, err = OpenStore(StoreConfig{
-		DB: w.db, Prefix: []byte("b/"), files: w.fs, UncleanStop: w.life > 0, PackBytes: 1 << 20,
+		DB: w.db, Prefix: []byte("b/"), files: w.fs, UncleanStop: w.life > 0, PackBytes: 1 << 20, Lender: w.shelf(),
 		syncIndex: func(sync func() error) error { return errors.Join(sync(), w.saveLogs()) },
 	})
 	must(w.t, err)
@@ -112,7 +114,7 @@ func (w *cutWorld) saveLogs() error {
 }
 
 func (w *cutWorld) step() {
-	switch n := w.r.IntN(20); {
+	switch n := w.r.IntN(22); {
 	case n < 8:
 		w.putSome()
 	case n < 12:
@@ -125,6 +127,10 @@ func (w *cutWorld) step() {
 		w.pinSome()
 	case n < 17:
 		must(w.t, w.s.rewriteAny(w.r))
+	case n < 18:
+		w.lend()
+	case n < 19:
+		w.giveBack()
 	default:
 		w.sync()
 	}
@@ -372,8 +378,16 @@ func checkFigures(t *testing.T, s *Store) {
 			t.Errorf("pack counts %d live bytes, the index has %d", p.live.Load(), live[p.id])
 		}
 	}
+	var lent int64
 	for _, b := range s.bodies {
-		used += int64(b.haveBytes())
+		if b.lent() {
+			lent += int64(b.haveBytes())
+		} else {
+			used += int64(b.haveBytes())
+		}
+	}
+	if got := s.Stats().LentBytes; got != lent {
+		t.Errorf("stats say %d bytes lent, bodies have %d", got, lent)
 	}
 	if s.used.Load() != used {
 		t.Errorf("stats say %d bytes used, files have %d", s.used.Load(), used)

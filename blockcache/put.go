@@ -178,7 +178,7 @@ func (s *Store) planOne(ctx context.Context, txn *badger.Txn, p *plan, seen map[
 func (s *Store) holds(ctx context.Context, key string, p place, data []byte) bool {
 	b, trusted := s.blobOf(p)
 	if b == nil || trusted {
-		return b != nil
+		return b != nil && s.reachable(p)
 	}
 	got, err := s.readBlob(b, p)
 	if err == nil && bytes.Equal(got, data) {
@@ -306,7 +306,7 @@ func (s *Store) dropPlaces(ctx context.Context, key string, ps []place) error {
 		b := s.bodies[p.id]
 		s.mu.RUnlock()
 		if p.kind == inBody && b != nil {
-			s.used.Add(-int64(b.lost(p.off, uint64(p.n))))
+			s.lose(b, p.off, uint64(p.n))
 		}
 	}
 	return nil

@@ -52,6 +52,10 @@ func (s *Store) measure() (map[uint64]int64, error) {
 		p.live.Store(0)
 	}
 	for _, b := range s.bodies {
+		if b.lent() { // opened when it is first read
+			sizes[b.id] = int64(b.fileBytes)
+			continue
+		}
 		n, err := s.sizeOfBlob(&b.blob)
 		if err != nil {
 			return nil, err

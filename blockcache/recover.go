@@ -164,12 +164,13 @@ func (s *Store) loadFiles(ctx context.Context, known bool) error {
 	below = s.ix.k(tagBody, "")
 	err = s.ix.each(ctx, below, below, true, func(rest, v []byte) error {
 		b, ok := loadBody(rest, v)
-		if !ok || !bodies[b.id] {
+		if !ok || !bodies[b.id] && b.loan.Load() == nil {
 			gone = append(gone, factKey{tagBody, string(rest)}, factKey{tagSpans, string(rest)})
 			return nil
 		}
 		s.bodies[b.id] = b
-		return nil
+		s.sawID(b.id)
+		return s.loadLoan(b, bodies[b.id])
 	})
 	if err != nil {
 		return err
@@ -330,7 +331,11 @@ func (s *Store) sumUsed() {
 		n += p.size
 	}
 	for _, b := range s.bodies {
-		n += int64(b.have.bytes())
+		if b.lent() {
+			s.lent.Add(int64(b.have.bytes()))
+		} else {
+			n += int64(b.have.bytes())
+		}
 	}
 	s.used.Store(n)
 }

@@ -38,6 +38,7 @@ func (s *Store) maintain(ctx context.Context) {
 	}{
 		{"evict", s.evictAhead},
 		{"remove empty bodies", s.removeEmpty},
+		{"drop lent files that have changed", s.dropChanged},
 		{"rewrite packs", s.rewritePacks},
 		{"verify", s.verifyAll},
 	}

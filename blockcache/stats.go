@@ -8,6 +8,7 @@ type counters struct {
 	evictions, evictedBytes   atomic.Int64
 	readBytes, verifiedBytes  atomic.Int64
 	recovered                 atomic.Int64
+	lentChanged               atomic.Int64
 }
 
 // StoreStats are figures of a [Store]. Counts are since it was opened.
@@ -18,6 +19,8 @@ type StoreStats struct {
 	Packs       int
 	Bodies      int   // begun or complete
 	Complete    int   // complete bodies
+	Lent        int   // bodies that lie in files lent to the store; they take none of UsedBytes
+	LentBytes   int64 // what is in those
 	PinnedBytes int64 // of blocks that are here
 	Pins        int
 
@@ -28,6 +31,7 @@ type StoreStats struct {
 	VerifiedBytes           int64 // checked in the background
 	Unverified              int   // files not yet checked since the last unclean stop
 	Recovered               int64 // records found again in packs when the store was opened
+	LentChanged             int64 // lent files that were gone or had changed when they were opened
 }
 
 // Stats returns the store's figures.
@@ -38,7 +42,7 @@ func (s *Store) Stats() StoreStats {
 		Hits: s.counts.hits.Load(), Misses: s.counts.misses.Load(), ReadBytes: s.counts.readBytes.Load(),
 		Corruptions: s.counts.corruptions.Load(), Evictions: s.counts.evictions.Load(),
 		EvictedBytes: s.counts.evictedBytes.Load(), VerifiedBytes: s.counts.verifiedBytes.Load(),
-		Recovered: s.counts.recovered.Load(),
+		Recovered: s.counts.recovered.Load(), LentBytes: s.lent.Load(), LentChanged: s.counts.lentChanged.Load(),
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -56,7 +60,10 @@ func (s *Store) Stats() StoreStats {
 		if b.complete() {
 			st.Complete++
 		}
-		if b.verified.Load() != s.epoch {
+		if b.lent() {
+			st.Lent++
+		}
+		if b.verified.Load() != s.epoch && b.loan.Load() == nil {
 			st.Unverified++
 		}
 	}

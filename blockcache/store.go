@@ -28,6 +28,8 @@ type StoreConfig struct {
 	// finds out by itself; this forces it.
 	UncleanStop bool
 
+	Lender Lender // opens lent files; nil means that there are none
+
 	PackBytes    int64         // where a pack ends, in bytes; zero means 1 GiB, or less if the quota is small
 	OpenFiles    int           // descriptors kept open; zero means 256
 	TouchPeriod  time.Duration // how often access times are written down; zero means 1 minute
@@ -80,10 +82,11 @@ type Store struct {
 	packBytes int64
 	quota     int64 // 0: none
 
-	mu     sync.RWMutex // guards the three maps; a leaf lock
+	mu     sync.RWMutex // guards the four maps; a leaf lock
 	packs  map[uint64]*pack
-	bodies map[uint64]*body // writers' ones too
-	byFile map[string]*body // by key of the root; never a writer's one
+	bodies map[uint64]*body   // writers' ones too
+	byFile map[string]*body   // by key of the root; never a writer's one
+	loans  map[string][]*body // by name of the lent file; writers' ones too
 
 	beginMu sync.Mutex // taken before mu
 	packMu  sync.Mutex // taken before mu
@@ -106,6 +109,7 @@ type Store struct {
 
 	clock       atomic.Uint64 // counts uses; files carry the count of their last one
 	used        atomic.Int64  // bytes of packs and bodies, reserved ones included
+	lent        atomic.Int64  // bytes of bodies that lie in lent files
 	blocks      atomic.Int64
 	pinnedBytes atomic.Int64
 	pinRoots    atomic.Int64
@@ -139,6 +143,7 @@ func OpenStore(cfg StoreConfig) (*Store, error) {
 		ix:        &index{db: cfg.DB, prefix: append([]byte(nil), cfg.Prefix...), seed: maphash.MakeSeed(), flush: syncPath},
 		packBytes: cfg.PackBytes, quota: int64(min(cfg.QuotaBytes, 1<<62)),
 		packs: make(map[uint64]*pack), bodies: make(map[uint64]*body), byFile: make(map[string]*body),
+		loans:    make(map[string][]*body),
 		dirty:    make(map[*blob]struct{}),
 		evicting: make(chan struct{}, 1), flowing: make(chan struct{}, 2),
 		wake: make(chan struct{}, 1), urgent: make(chan *body, 64),

@@ -138,7 +138,7 @@ func (s *Store) syncIndex() error {
 func (s *Store) syncBlob(b *blob) error {
 	f, err := s.fds.acquire(b)
 	if err != nil {
-		if s.fds.gone(b) {
+		if s.fds.gone(b) || errors.Is(err, errAway) { // a lent file that is not there has nothing to lose
 			return nil
 		}
 		return fmt.Errorf("sync %s: %w", b.name, err)

@@ -81,7 +81,7 @@ func (s *Store) unverified() (*body, *pack) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	for _, b := range s.bodies {
-		if b.verified.Load() != s.epoch && !b.leaving.Load() {
+		if b.verified.Load() != s.epoch && !b.leaving.Load() && b.loan.Load() == nil && b.committed.Load() {
 			return b, nil
 		}
 	}
