@@ -18,6 +18,7 @@ const (
 	roundBytes  = 1 << 28 // or so many bytes
 	roundBlocks = 1 << 15 // blocks taken from the queue at once
 	codeBytes   = 32 << 20
+	putBytes    = 8 << 20 // of data whose parity is put into the store at once
 )
 
 // fullBytes is how much has to wait before groups are made without a pause in the changes.
@@ -62,8 +63,11 @@ func (d *Dataset) roundWhileCounting(ctx context.Context) error {
 		return nil
 	}
 	defer d.rounds.Unlock()
-	_, err := d.roundOfFull(ctx, false)
-	return d.tolerateCode(err)
+	formed, err := d.roundOfFull(ctx, false)
+	if err = d.tolerateCode(err); err != nil || !formed {
+		return err
+	}
+	return d.give(ctx) // these are on their way while the next are made
 }
 
 // roundOfFull makes full groups, or such as are not if none becomes full or some block would wait too long.
@@ -219,39 +223,68 @@ func (r *round) code() error {
 	return nil
 }
 
-// protect makes the parity of stripes, on all cores, and puts it into the store.
+// protect makes the parity of stripes on all cores, and puts it into the store: while one core waits for that, others
+// make more.
 func (r *round) protect(waiting [][]erasure.Shard) ([]erasure.Stripe, error) {
 	stripes := make([]erasure.Stripe, len(waiting))
-	parity := make([][][]byte, len(waiting))
-	err := erasure.Parallel(len(waiting), func(i int) (err error) {
-		data := make([][]byte, len(waiting[i]))
-		for j, s := range waiting[i] {
-			if data[j], err = r.d.cfg.Store.Get(r.ctx, s.CID); err != nil {
-				return fmt.Errorf("read block %s to protect it: %w", s.CID, err)
+	parts := apart(waiting)
+	err := erasure.Parallel(len(parts)-1, func(i int) error {
+		var blks []blocks.Block
+		for at := parts[i]; at < parts[i+1]; at++ {
+			s, parity, err := r.protectOne(waiting[at])
+			if err != nil {
+				return err
 			}
+			stripes[at], blks = s, append(blks, parity...)
 		}
-		stripes[i], parity[i], err = r.codec.Protect(waiting[i], data, nil)
-		return err
+		if len(blks) == 0 {
+			return nil
+		}
+		if err := r.d.cfg.Store.Put(r.ctx, r.mark, blks); err != nil {
+			return fmt.Errorf("put parity: %w", err)
+		}
+		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	var blks []blocks.Block
-	for i, s := range stripes {
-		for j, p := range s.Parity {
-			b, err := blocks.NewBlockWithCid(parity[i][j], p.CID)
-			if err != nil {
-				return nil, err
-			}
-			blks = append(blks, b)
-		}
-	}
-	if len(blks) > 0 {
-		if err := r.d.cfg.Store.Put(r.ctx, r.mark, blks); err != nil {
-			return nil, fmt.Errorf("put parity: %w", err)
-		}
-	}
 	return stripes, nil
+}
+
+// apart cuts stripes into runs of about putBytes of data, and returns where each begins, and the end.
+func apart(waiting [][]erasure.Shard) []int {
+	at, bytes := []int{0}, 0
+	for i, stripe := range waiting {
+		for _, s := range stripe {
+			bytes += s.Bytes
+		}
+		if bytes >= putBytes && i+1 < len(waiting) {
+			at, bytes = append(at, i+1), 0
+		}
+	}
+	return append(at, len(waiting))
+}
+
+// protectOne makes the parity of one stripe.
+func (r *round) protectOne(waiting []erasure.Shard) (s erasure.Stripe, blks []blocks.Block, err error) {
+	data := make([][]byte, len(waiting))
+	for j, w := range waiting {
+		if data[j], err = r.d.cfg.Store.Get(r.ctx, w.CID); err != nil {
+			return s, nil, fmt.Errorf("read block %s to protect it: %w", w.CID, err)
+		}
+	}
+	s, parity, err := r.codec.Protect(waiting, data, nil)
+	if err != nil {
+		return s, nil, err
+	}
+	for j, p := range s.Parity {
+		b, err := blocks.NewBlockWithCid(parity[j], p.CID)
+		if err != nil {
+			return s, nil, err
+		}
+		blks = append(blks, b)
+	}
+	return s, blks, nil
 }
 
 // form makes a group of stripes the one that protects their blocks.
