@@ -89,6 +89,7 @@ func (r *record) toPB() *pb.Link {
 		Chunk: r.Chunk.Bytes(), Provider: []byte(r.Provider), State: uint32(r.State), Bytes: uint64(r.Bytes),
 		Price: r.Price, Expiry: r.Expiry, Created: r.Created, Order: r.Order, Pledge: r.Pledge, Paid: r.Paid,
 		Voucher: r.Voucher, Delivered: r.Delivered, Reason: r.Reason, Cause: r.Cause, Release: r.Release,
+		Proved: r.Proved,
 	}
 	if r.Root != [32]byte{} {
 		m.Root = r.Root[:]
@@ -116,7 +117,7 @@ func parseLink(id, value []byte) (r record, err error) {
 	r = record{
 		Chunk: c, Provider: peer.ID(m.Provider), State: LinkState(m.State), Bytes: int64(m.Bytes), Price: m.Price,
 		Expiry: m.Expiry, Created: m.Created, Order: m.Order, Pledge: m.Pledge, Paid: m.Paid, Voucher: m.Voucher,
-		Delivered: m.Delivered, Reason: m.Reason, Cause: m.Cause, Release: m.Release,
+		Delivered: m.Delivered, Reason: m.Reason, Cause: m.Cause, Release: m.Release, Proved: m.Proved,
 	}
 	copy(r.ID[:], id)
 	copy(r.Root[:], m.Root)

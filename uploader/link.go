@@ -88,6 +88,8 @@ type record struct {
 	Cause bool
 	// Release says that the link failed and the provider is to be told.
 	Release bool
+	// Proved says that the provider was sent the bytes right before it signed, or has answered an audit.
+	Proved bool
 	// Renews is the link that this one prolongs.
 	Renews seal.LinkID
 }

@@ -306,6 +306,7 @@ func (m *machine) signedDone(l *link, w work, e doneEvent, kind fault, code seal
 	case w == workAudit && e.err == nil:
 		l.tries = 0
 		m.praise(l.provider)
+		m.proven(l)
 		m.nextAudit(l)
 		m.advance(l)
 	case w == workPay && (errors.Is(e.err, payment.ErrNoChannel) || errors.Is(e.err, payment.ErrDeposit)):

@@ -7,14 +7,30 @@ import (
 	"github.com/holdfastfs/holdfast/uploader/seal"
 )
 
-// firstAudit sets when a link that was just signed is audited: soon where nothing was sent, as it was
-// said to be there already.
+// firstAudit sets when a link that was just signed is audited: at once where nothing was sent, as it was
+// said to be there already. Nobody can answer who has it not, whether it knows before or not.
 func (m *machine) firstAudit(l *link) {
-	if !l.sent && !l.renewal() {
-		m.auditAt(l, m.now+m.within(min(m.cfg.audit, time.Minute)))
+	if l.Proved {
+		m.nextAudit(l)
 		return
 	}
-	m.nextAudit(l)
+	l.auditDue = true
+}
+
+// proven: the provider of a signed link has the bytes, as it has shown.
+func (m *machine) proven(l *link) {
+	if !l.Proved {
+		l.Proved = true
+		m.save(l)
+		m.showFiles(l.chunk)
+	}
+}
+
+// doubtful says whether there is reason to ask before a signed link is relied on: its provider is silent or was
+// disconnected and has not answered since, has had excuses alone for the last audit, or a repair waits for its answer.
+func (m *machine) doubtful(l *link) bool {
+	_, doubted := m.doubts[l]
+	return doubted || l.provider.lost || l.provider.fails > 0 || l.excuses > 0
 }
 
 // nextAudit sets when a link is audited, at random, so that nobody knows before.

@@ -58,7 +58,7 @@ func (m *machine) createdRenewal(old *link, expiry int64) *link {
 	l := m.newLink(old.chunk, old.provider, expiry)
 	from := max(old.Expiry, m.wall.Unix())
 	l.Price = seal.PriceOf(l.provider.quote.PricePerGiBDay, l.Bytes, time.Duration(expiry-from)*time.Second)
-	l.Renews, l.Order, l.Root, old.renewedBy = old.ID, old.Order, old.Root, l
+	l.Renews, l.Order, l.Root, l.Proved, old.renewedBy = old.ID, old.Order, old.Root, old.Proved, l
 	m.begin(l)
 	return l
 }
@@ -154,6 +154,7 @@ func (m *machine) askingSignature(l *link) { m.to(l, LinkAskingSignature) }
 func (m *machine) signed(l *link, pledge []byte) {
 	m.closed(l)
 	l.Pledge = pledge
+	l.Proved = l.Proved || l.sent
 	m.to(l, LinkSigned)
 	l.chunk.fails, l.chunk.local, l.chunk.reason = 0, 0, ""
 	if old := m.links[l.Renews]; old != nil && old.chunk == l.chunk {

@@ -3,6 +3,7 @@ package uploader
 import (
 	"cmp"
 	"slices"
+	"time"
 )
 
 // contents is all that a journal holds.
@@ -113,7 +114,9 @@ func (m *machine) resume(l *link) {
 			old.State = LinkFailed
 			m.forget(old)
 		}
-		m.nextAudit(l)
+		if m.nextAudit(l); !l.Proved {
+			m.auditAt(l, m.now+m.within(min(m.cfg.audit, time.Minute)))
+		}
 	case l.open() && l.renewal():
 		if old == nil || old.State != LinkSigned {
 			m.failed(l, notNeeded, false)

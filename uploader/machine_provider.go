@@ -36,6 +36,7 @@ type provider struct {
 
 	fails int           // requests without an answer, in a row
 	since time.Duration // of the first of them
+	lost  bool          // the connection was, and nothing was answered since
 	pause time.Duration // until when nothing is sent
 	bad   int           // reasons not to choose it, in a row
 	until time.Duration // until when it is not chosen
@@ -298,7 +299,7 @@ func (m *machine) backoff(n int) time.Duration {
 
 // answered notes that a provider is there.
 func (m *machine) answered(p *provider) {
-	p.fails, p.pause, p.answeredAt = 0, 0, m.now
+	p.fails, p.pause, p.answeredAt, p.lost = 0, 0, m.now, false
 }
 
 // silent notes a request that a provider gave no answer to.
@@ -379,6 +380,7 @@ func (m *machine) gone(id peer.ID) {
 		return
 	}
 	for _, l := range p.links {
+		p.lost = p.lost || l.State == LinkSigned
 		if l.State == LinkSigned && !l.auditDue {
 			if soon := m.now + 10*time.Second; !l.audit.on() || l.audit.at > soon {
 				m.auditAt(l, soon)

@@ -16,7 +16,17 @@ type FileStatus struct {
 	Done      int64  // of these, pledged
 	Expiry    int64  // Unix seconds: when the first of its links ends; zero where there is none
 	Cancelled bool
+
+	// Proved says that the file would be uploaded without those links whose providers did no more than sign: each
+	// that counts was sent the bytes right before, or has answered an audit since.
+	Proved bool
+	// Doubted says that the file would not be uploaded without those links whose providers have not answered when they
+	// were asked last, were disconnected since, or had excuses alone. Changes of this alone are no news to who watches.
+	Doubted bool
 }
+
+// Safe says whether providers have the file as far as is known without asking them again.
+func (s FileStatus) Safe() bool { return s.State == Uploaded && s.Proved && !s.Doubted }
 
 // groupView is what a group's chunks come to, as of a round of Ready.
 type groupView struct {
@@ -27,6 +37,9 @@ type groupView struct {
 	bytes  int64
 	done   int64
 	expiry int64
+
+	unproved bool // some chunks have too few links that are proved
+	doubted  bool // or that nobody doubts
 }
 
 // showChunk notes that a chunk's state, or its reason, may be another, and all that follows from it.
@@ -36,6 +49,11 @@ func (m *machine) showChunk(c *chunk) {
 		return
 	}
 	c.state, c.said = state, reason
+	m.showFiles(c)
+}
+
+// showFiles notes that the files of a chunk may be doing otherwise.
+func (m *machine) showFiles(c *chunk) {
 	for _, g := range c.groups {
 		for f := range g.files {
 			m.showFile(f)
@@ -89,6 +107,8 @@ func (m *machine) viewOf(g *group) *groupView {
 		t := m.tally(c, d)
 		v.bytes += int64(d.links) * c.bytes
 		v.done += int64(min(len(t.held), d.links)) * c.bytes
+		v.unproved = v.unproved || few(t.held, d.links, func(l *link) bool { return l.Proved })
+		v.doubted = v.doubted || few(t.held, d.links, func(l *link) bool { return !m.doubtful(l) })
 		state, reason := m.stateOf(c)
 		begun = begun || state != Created
 		v.open = v.open || len(t.open)+len(t.short) > 0
@@ -109,6 +129,16 @@ func (m *machine) viewOf(g *group) *groupView {
 	return v
 }
 
+// few says whether less than n links are such.
+func few(links []*link, n int, such func(*link) bool) bool {
+	for _, l := range links {
+		if such(l) {
+			n--
+		}
+	}
+	return n > 0
+}
+
 // status computes how a file is doing.
 func (m *machine) status(f *file) FileStatus {
 	s := FileStatus{ID: f.id, Name: f.name, State: Uploaded, Cancelled: f.cancelled}
@@ -121,8 +151,10 @@ func (m *machine) status(f *file) FileStatus {
 		return s
 	}
 	var open, begun, failed bool
+	s.Proved = true
 	for _, g := range f.groups {
 		v := m.viewOf(g)
+		s.Proved, s.Doubted = s.Proved && !v.unproved, s.Doubted || v.doubted
 		s.Bytes, s.Done = s.Bytes+v.bytes, s.Done+v.done
 		if v.expiry > 0 && (s.Expiry == 0 || v.expiry < s.Expiry) {
 			s.Expiry = v.expiry
@@ -152,8 +184,9 @@ func (m *machine) show() {
 		if m.files[f.id] != f {
 			continue
 		}
-		if s := m.status(f); s != f.last {
-			f.last = s
+		s, old := m.status(f), f.last
+		f.last, old.Doubted = s, s.Doubted
+		if s != old {
 			m.out.changed = append(m.out.changed, s)
 		}
 	}

@@ -257,6 +257,7 @@ type Link struct {
 	Cause         bool                   `protobuf:"varint,15,opt,name=cause,proto3" json:"cause,omitempty"`         // the provider is to blame
 	Release       bool                   `protobuf:"varint,16,opt,name=release,proto3" json:"release,omitempty"`     // failed, and the provider is to be told
 	Renews        []byte                 `protobuf:"bytes,17,opt,name=renews,proto3" json:"renews,omitempty"`        // the link that this one prolongs
+	Proved        bool                   `protobuf:"varint,18,opt,name=proved,proto3" json:"proved,omitempty"`       // the provider was sent the bytes, or has answered an audit
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -410,6 +411,13 @@ func (x *Link) GetRenews() []byte {
 	return nil
 }
 
+func (x *Link) GetProved() bool {
+	if x != nil {
+		return x.Proved
+	}
+	return false
+}
+
 var File_uploader_pb_state_proto protoreflect.FileDescriptor
 
 const file_uploader_pb_state_proto_rawDesc = "" +
@@ -433,7 +441,7 @@ const file_uploader_pb_state_proto_rawDesc = "" +
 	"\x04data\x18\x04 \x01(\rR\x04data\x12\x18\n" +
 	"\astripes\x18\x05 \x01(\fR\astripes\"\x1d\n" +
 	"\x05Chunk\x12\x14\n" +
-	"\x05bytes\x18\x01 \x01(\x04R\x05bytes\"\x9a\x03\n" +
+	"\x05bytes\x18\x01 \x01(\x04R\x05bytes\"\xb2\x03\n" +
 	"\x04Link\x12\x14\n" +
 	"\x05chunk\x18\x01 \x01(\fR\x05chunk\x12\x1a\n" +
 	"\bprovider\x18\x02 \x01(\fR\bprovider\x12\x14\n" +
@@ -452,7 +460,8 @@ const file_uploader_pb_state_proto_rawDesc = "" +
 	"\x06reason\x18\x0e \x01(\tR\x06reason\x12\x14\n" +
 	"\x05cause\x18\x0f \x01(\bR\x05cause\x12\x18\n" +
 	"\arelease\x18\x10 \x01(\bR\arelease\x12\x16\n" +
-	"\x06renews\x18\x11 \x01(\fR\x06renewsB,Z*github.com/holdfastfs/holdfast/uploader/pbb\x06proto3"
+	"\x06renews\x18\x11 \x01(\fR\x06renews\x12\x16\n" +
+	"\x06proved\x18\x12 \x01(\bR\x06provedB,Z*github.com/holdfastfs/holdfast/uploader/pbb\x06proto3"
 
 var (
 	file_uploader_pb_state_proto_rawDescOnce sync.Once
