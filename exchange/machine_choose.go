@@ -198,10 +198,11 @@ func (m *machine) askAround(w *want) int {
 
 // explore asks around once in a while for a want that is being taken care of, to know more peers.
 func (m *machine) explore(w *want) {
-	if w.session.explored && w.state == wantAsked {
+	s := w.session
+	if again := s.forestall.due && m.now >= s.forestall.at; s.explored && !again && w.state == wantAsked {
 		return
 	}
-	w.session.explored = true
+	s.explored, s.forestall.due = true, false
 	n := w.pending(WantHave)
 	for _, p := range m.ranking() {
 		if n >= m.limits.PeersPerBlock {

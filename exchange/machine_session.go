@@ -39,6 +39,7 @@ type session struct {
 	leafBytes float64 // average length of a raw block; 0 unknown
 	nodeBytes float64 // of others, which link them
 	explored  bool    // others than members were asked since the session began
+	forestall forestall
 	pause     time.Duration
 	dialing   int
 	lastUse   time.Duration

@@ -236,6 +236,7 @@ func (m *machine) deliver(p *peerState, b blocks.Block) {
 	p.delivered += n
 	m.join(w.session, p).cold = 0
 	w.session.arrived(w, int(n))
+	m.forestalled(w)
 	m.withdraw(w)
 	w.leave()
 	w.state, w.block = wantStoring, b
