@@ -86,12 +86,12 @@ func (l *life) end(t *testing.T) {
 }
 
 func TestKilledAnywhere(t *testing.T) {
-	t.Run("unbounded", func(t *testing.T) { killAnywhere(t, 0, 0) })
-	t.Run("bounded", func(t *testing.T) { killAnywhere(t, 8<<20, 64<<20) })
+	t.Run("unbounded", func(t *testing.T) { killAnywhere(t, 60, 0, 0) })
+	t.Run("bounded", func(t *testing.T) { killAnywhere(t, 25, 8<<20, 64<<20) })
 }
 
-// killAnywhere stops a dataset whose store has room for so much, of which so much may wait to be placed.
-func killAnywhere(t *testing.T, pending, capacity int64) {
+// killAnywhere stops a dataset again and again whose store has room for capacity bytes, of which pending may wait.
+func killAnywhere(t *testing.T, lives int, pending, capacity int64) {
 	r := seeded(t)
 	db := openDB(t, "")
 	defer db.Close()
@@ -114,7 +114,7 @@ func killAnywhere(t *testing.T, pending, capacity int64) {
 		}
 		return err == nil
 	}
-	for range 60 {
+	for range lives {
 		l.begin()
 		alive := true
 		b.tree.tell = func(c Change) { alive = alive && ok(b.d.Told(ctx, c)) }

@@ -74,11 +74,13 @@ type Dataset struct {
 	lastChange time.Time
 	now        time.Time // of the last Work
 	tried      bool      // blocks were put into the store in this pass
+	packed     uint64    // formed, when marks were repacked; math.MaxUint64: they never were
 	behind     bool      // closed files wait for something to be placed
 	resumed    bool      // what a stop interrupted towards the Sink was finished
 
-	rounds sync.Mutex // held while groups are made; taken before marks; guards stale
+	rounds sync.Mutex // held while groups are made; taken before marks; guards what follows
 	stale  int        // rounds since the block that waits longest has changed
+	formed uint64     // groups since the start
 
 	// marks guards mark; taken before mu.
 	marks sync.Mutex
@@ -145,7 +147,7 @@ func Open(ctx context.Context, cfg Config) (*Dataset, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Dataset{cfg: cfg, failures: make(map[FileID]error), todo: todo{most: mostRemembered},
+	d := &Dataset{cfg: cfg, failures: make(map[FileID]error), todo: todo{most: mostRemembered}, packed: math.MaxUint64,
 		full: fullness{refused: make(map[FileID]uint64)}}
 	if err := d.recover(ctx); err != nil {
 		return nil, fmt.Errorf("open dataset: %w", err)

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ipfs/go-cid"
+
 	"github.com/holdfastfs/holdfast/erasure"
 )
 
@@ -288,6 +290,11 @@ func (d *Dataset) takeIn(ctx context.Context) error {
 			return err
 		}
 		stuck := end == intakeFull && d.tally().unplacedBytes == 0
+		if stuck && d.mayCode() {
+			if err := d.tolerateCode(d.repack(ctx)); err != nil {
+				return err
+			}
+		}
 		formed, err := d.makeGroups(ctx, stuck)
 		if err == nil {
 			err = d.give(ctx)
@@ -299,4 +306,41 @@ func (d *Dataset) takeIn(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// repack has a new mark keep the blocks that wait for a group, and drops those before: they keep all that came with the
+// block that waits longest, in groups or not. No file is being imported meanwhile. It is of use once after each group.
+func (d *Dataset) repack(ctx context.Context) error {
+	if d.packed == d.formed {
+		return nil
+	}
+	if err := d.closeMark(); err != nil {
+		return err
+	}
+	mark, err := d.waitMark()
+	if err != nil {
+		return err
+	}
+	var batch []cid.Cid
+	err = d.scanKind(keyQueue, func(_, value []byte) error {
+		s, err := decodeQueueItem(value)
+		if batch = append(batch, s.CID); err == nil && len(batch) == pieceBlocks {
+			err = d.cfg.Store.Keep(ctx, mark, batch)
+			batch = batch[:0]
+		}
+		return err
+	})
+	if err == nil {
+		err = d.cfg.Store.Keep(ctx, mark, batch)
+	}
+	if err != nil {
+		return err
+	}
+	d.packed = d.formed
+	return d.scanKind(keyMark, func(rest, _ []byte) error {
+		if n := number(rest, 0); waitMark(n) != mark {
+			return d.dropMark(ctx, n)
+		}
+		return nil
+	})
 }

@@ -96,7 +96,7 @@ func (s *fakeSink) unplaced() int {
 func (f *flow) run(restart bool) State {
 	f.t.Helper()
 	ctx := context.Background()
-	for range 3000 {
+	for range 600 {
 		goesOn := f.step()
 		s, err := f.d.State(ctx)
 		must(f.t, err)
@@ -142,8 +142,8 @@ func (f *flow) fill(bytes int64, most int) {
 
 func TestManyFilesLargerThanTheStore(t *testing.T) {
 	for _, restart := range []bool{false, true} {
-		f := bounded(t, 24<<20)
-		f.fill(96<<20, 200<<10)
+		f := bounded(t, 16<<20)
+		f.fill(48<<20, 200<<10)
 		f.d.Hurry()
 		f.box.check(f.run(restart))
 		if f.restarts == 0 && restart {
@@ -153,12 +153,12 @@ func TestManyFilesLargerThanTheStore(t *testing.T) {
 }
 
 func TestAFileLargerThanTheStore(t *testing.T) {
-	f := bounded(t, 24<<20)
+	f := bounded(t, 16<<20)
 	f.tree.write("large", nil)
 	n := f.tree.find("large")
-	n.size, f.largest = 160<<20, 160<<20
+	n.size, f.largest = 80<<20, 80<<20
 	f.tree.tell(Change{Kind: Closed, Path: "large", File: n.id, Version: n.stat().Version})
-	f.fill(20<<20, 100<<10)
+	f.fill(8<<20, 100<<10)
 	s := f.run(true)
 	file, err := f.d.File(context.Background(), n.id)
 	if err != nil || file.Placed != file.Blocks || file.Version.Bytes != n.size {
@@ -170,19 +170,19 @@ func TestAFileLargerThanTheStore(t *testing.T) {
 
 // TestATinyBound has every group wait for the one before.
 func TestATinyBound(t *testing.T) {
-	f := bounded(t, 24<<20)
+	f := bounded(t, 16<<20)
 	f.cfg.MostPending = 1
 	f.open()
-	f.fill(20<<20, 1<<20)
+	f.fill(12<<20, 1<<20)
 	f.box.check(f.run(true))
 }
 
 // TestAFullStore has less room than may wait.
 func TestAFullStore(t *testing.T) {
-	f := bounded(t, 24<<20)
+	f := bounded(t, 16<<20)
 	f.cfg.MostPending = 64 << 20
 	f.open()
-	f.fill(96<<20, 200<<10)
+	f.fill(48<<20, 200<<10)
 	f.box.check(f.run(true))
 	if f.store.refusals == 0 {
 		t.Error("the store never was full")
@@ -191,7 +191,7 @@ func TestAFullStore(t *testing.T) {
 
 // TestNoRoomAtAll: files say why they wait, and go on when there is room.
 func TestNoRoomAtAll(t *testing.T) {
-	f := bounded(t, 24<<20)
+	f := bounded(t, 16<<20)
 	ctx := context.Background()
 	f.tree.write("a", f.tree.randomBytes(100<<10))
 	f.box.check(f.run(false))
@@ -214,7 +214,7 @@ func TestNoRoomAtAll(t *testing.T) {
 	if s, err := f.d.State(ctx); err != nil || s.Synced {
 		t.Errorf("it is %+v, %v", s, err)
 	}
-	f.store.capacity = 24 << 20
+	f.store.capacity = 16 << 20
 	f.box.check(f.run(false))
 	if err := f.d.Full(); err != nil {
 		t.Errorf("there is room, and still: %v", err)
@@ -224,8 +224,8 @@ func TestNoRoomAtAll(t *testing.T) {
 // TestRegroupingWithinTheBound rewrites most of a tree: what groups are left of is moved to others, as far as these may
 // wait.
 func TestRegroupingWithinTheBound(t *testing.T) {
-	f := bounded(t, 24<<20)
-	f.fill(48<<20, 100<<10)
+	f := bounded(t, 16<<20)
+	f.fill(32<<20, 100<<10)
 	f.run(false)
 	f.store.refusals = 0
 	for range 2 {
@@ -240,8 +240,8 @@ func TestRegroupingWithinTheBound(t *testing.T) {
 
 // TestDeletedWhileItWaits: what nobody has any more makes room for what waits, though nothing is placed.
 func TestDeletedWhileItWaits(t *testing.T) {
-	f := bounded(t, 24<<20)
-	f.fill(48<<20, 100<<10)
+	f := bounded(t, 16<<20)
+	f.fill(32<<20, 100<<10)
 	ctx := context.Background()
 	for range 10 {
 		next, err := f.d.Work(ctx, f.now)

@@ -291,6 +291,7 @@ func (r *round) protectOne(waiting []erasure.Shard) (s erasure.Stripe, blks []bl
 func (r *round) form(g erasure.Group) error {
 	d := r.d
 	r.formed = true
+	d.formed++
 	head := groupHead{state: groupWriting}
 	for _, s := range g.Stripes {
 		for _, b := range s.Data {
