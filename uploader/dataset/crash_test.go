@@ -74,7 +74,7 @@ func (l *life) end(t *testing.T) {
 	must(t, l.b.d.Scan(context.Background()))
 	// What was closed is told again if its record differs, as the tree's owner does at its start.
 	walk(l.b.tree.root, "", func(p string, n *node) {
-		if n.kind != Regular || l.b.cfg.Temporary(p) {
+		if n.kind != Regular || n.untold {
 			return
 		}
 		v, known, err := l.b.d.Version(context.Background(), n.id)

@@ -31,7 +31,7 @@ type Config struct {
 	MostPending int64
 
 	Quiet     time.Duration          // without a change, after which what is left becomes groups and a manifest; default 2 s
-	Temporary func(name string) bool // names that wait for their rename; default none
+	Temporary func(name string) bool // names under which a file waits until it was Closed; default none
 
 	// Flush brings all that was committed to the disk. Default: the database's own Sync.
 	Flush func(ctx context.Context) error

@@ -19,7 +19,7 @@ import (
 // check compares a synced state with the tree, the manifest with the root, and all records with each other.
 func (b *box) check(s State) {
 	b.t.Helper()
-	if want := b.tree.rebuild(b.cfg.Temporary); s.Root != want {
+	if want := b.tree.rebuild(); s.Root != want {
 		b.compare(b.tree.root, rootDir, "")
 		b.t.Fatalf("root is %s, built from nothing %s", s.Root, want)
 	}
@@ -174,6 +174,36 @@ func TestOfAFewFiles(t *testing.T) {
 	b.check(b.sync())
 }
 
+// TestNamesThatLookTemporary has all that is never left out under such names: directories, symbolic links, and files that
+// were told of before they were called so.
+func TestNamesThatLookTemporary(t *testing.T) {
+	db := openDB(t, "")
+	defer db.Close()
+	b := newBox(t, db)
+	b.tree.mkdir("old~")
+	b.tree.write("old~/file", []byte("in a directory"))
+	b.tree.write("old~/waits~", []byte("left out"))
+	b.tree.symlink("link~", "file")
+	b.tree.write("renamed", []byte("before it is imported"))
+	b.tree.rename("renamed", "renamed~", false)
+	b.tree.write("file", []byte("has two names"))
+	b.tree.add("file~", b.tree.find("file"))
+	b.check(b.sync())
+	b.tree.rename("file", "other~", false)
+	b.tree.rename("old~", "older~", false)
+	b.tree.write("renamed~", []byte("another version"))
+	b.tree.add("older~/linked~", b.tree.find("older~/waits~"))
+	b.check(b.sync())
+	for _, p := range []string{"older~/file", "older~/waits~", "older~/linked~", "link~", "renamed~", "file~", "other~"} {
+		must(t, b.d.view(func(x *tx) error {
+			if _, found, err := x.resolve(p); !found || err != nil {
+				t.Errorf("%s is left out: %v", p, err)
+			}
+			return nil
+		}))
+	}
+}
+
 // edit changes the tree at random.
 func edit(r *rand.Rand, f *fakeTree) {
 	var dirs, files, all []string
@@ -286,7 +316,7 @@ func (b *box) compare(n *node, id uint64, p string) {
 		for name, e := range n.entries {
 			r, found, err := x.entry(spotIn(id, name))
 			must(b.t, err)
-			if !found && !b.cfg.Temporary(name) {
+			if !found && !e.untold {
 				b.t.Logf("%s/%s is missing", p, name)
 			}
 			if !found {
@@ -323,7 +353,7 @@ func (b *box) compare(n *node, id uint64, p string) {
 			}
 		}
 		return x.scan(b.d.key(keyEntry, id), func(rest, _ []byte) error {
-			if name := string(rest[8:]); n.entries[name] == nil || b.cfg.Temporary(name) {
+			if name := string(rest[8:]); n.entries[name] == nil || n.entries[name].untold {
 				b.t.Logf("%s/%s is recorded only", p, name)
 			}
 			return nil

@@ -32,7 +32,7 @@ type node struct {
 	target  string
 	entries map[string]*node
 	busy    bool
-	untold  bool // closed under a temporary name only
+	untold  bool // written under a temporary name, and not renamed or linked since
 }
 
 // fakeTree is a staging tree in memory that tells a Dataset of its changes.
@@ -186,6 +186,7 @@ func (f *fakeTree) write(p string, data []byte) {
 	if n == nil || n.kind != Regular {
 		dir, _ = f.in(p)
 		n = f.make(Regular)
+		n.untold = strings.HasSuffix(p, "~")
 		dir.entries[name] = n
 	}
 	f.tick++
@@ -195,24 +196,13 @@ func (f *fakeTree) write(p string, data []byte) {
 	f.closed(p, n, v)
 }
 
-// closed tells that a version is complete, unless the name says otherwise.
+// closed tells that a version is complete, unless the file waits for its rename.
 func (f *fakeTree) closed(p string, n *node, v Version) {
-	if strings.HasSuffix(p, "~") {
-		f.mu.Lock()
-		walk(f.root, "", func(other string, o *node) {
-			if o == n && !strings.HasSuffix(other, "~") {
-				p = other // one of its names
-			}
-		})
-		f.mu.Unlock()
-	}
-	if !strings.HasSuffix(p, "~") {
-		n.untold = false
-		f.tell(Change{Kind: Closed, Path: p, File: n.id, Version: v})
+	if n.untold {
+		f.tell(Change{Kind: Named, Path: p})
 		return
 	}
-	n.untold = true
-	f.tell(Change{Kind: Named, Path: p})
+	f.tell(Change{Kind: Closed, Path: p, File: n.id, Version: v})
 }
 
 func (f *fakeTree) add(p string, n *node) {
@@ -226,7 +216,7 @@ func (f *fakeTree) add(p string, n *node) {
 		c.File, c.Version = n.id, n.stat().Version
 	}
 	f.mu.Unlock()
-	f.told(c, p, n)
+	f.named(c, p, n)
 }
 
 func (f *fakeTree) mkdir(p string) { f.add(p, f.lockedMake(Directory)) }
@@ -295,20 +285,40 @@ func (f *fakeTree) rename(from, to string, swap bool) {
 		n.ctime = f.tick
 		c.File, c.Version = n.id, n.stat().Version
 	}
+	other := a.entries[an]
 	f.mu.Unlock()
 	f.collect()
-	f.told(c, to, n)
+	f.named(c, to, n)
+	if swap && other.untold {
+		f.complete(from, other)
+	}
 }
 
-// told tells a change of a file, whose content is told of with it if it was not.
-func (f *fakeTree) told(c Change, p string, n *node) {
+// complete tells of a file that waited, and of its names.
+func (f *fakeTree) complete(p string, n *node) {
+	n.untold = false
+	f.closed(p, n, n.stat().Version)
+	var others []string
+	walk(f.root, "", func(other string, o *node) {
+		if o == n && other != p {
+			others = append(others, other)
+		}
+	})
+	slices.Sort(others)
+	for _, other := range others {
+		f.tell(Change{Kind: Named, Path: other})
+	}
+}
+
+// named tells a change of a name. The content of a file that waited for it is told of with it.
+func (f *fakeTree) named(c Change, p string, n *node) {
 	if !n.untold {
 		f.tell(c)
 		return
 	}
 	c.File, c.Version = FileID{}, Version{}
 	f.tell(c)
-	f.closed(p, n, n.stat().Version)
+	f.complete(p, n)
 }
 
 func (f *fakeTree) chmod(p string, mode os.FileMode) {
@@ -321,24 +331,24 @@ func (f *fakeTree) chmod(p string, mode os.FileMode) {
 		c.File, c.Version = n.id, n.stat().Version
 	}
 	f.mu.Unlock()
-	f.told(c, p, n)
+	f.tell(c)
 }
 
 // rebuild is the root that dag.Builder gives the tree from nothing.
-func (f *fakeTree) rebuild(temporary func(string) bool) cid.Cid {
+func (f *fakeTree) rebuild() cid.Cid {
 	f.t.Helper()
 	b, err := dag.New(dag.Config{Sink: &nullSink{}, Preserve: true})
 	must(f.t, err)
-	link, err := f.rebuildDir(b, f.root, temporary)
+	link, err := f.rebuildDir(b, f.root)
 	must(f.t, err)
 	return link.CID
 }
 
-func (f *fakeTree) rebuildDir(b *dag.Builder, n *node, temporary func(string) bool) (dag.Link, error) {
+func (f *fakeTree) rebuildDir(b *dag.Builder, n *node) (dag.Link, error) {
 	ctx := context.Background()
 	dir := b.Dir(dag.Meta{Mode: n.mode, HasMode: true, ModTime: time.Unix(0, n.mtime)})
 	for name, e := range n.entries {
-		if temporary != nil && temporary(name) {
+		if e.untold {
 			continue
 		}
 		m := dag.Meta{Mode: e.mode, HasMode: true, ModTime: time.Unix(0, e.mtime)}
@@ -346,7 +356,7 @@ func (f *fakeTree) rebuildDir(b *dag.Builder, n *node, temporary func(string) bo
 		var err error
 		switch e.kind {
 		case Directory:
-			link, err = f.rebuildDir(b, e, temporary)
+			link, err = f.rebuildDir(b, e)
 		case Symlink:
 			link, err = b.Symlink(ctx, e.target, m)
 		case Regular:

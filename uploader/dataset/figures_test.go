@@ -79,7 +79,7 @@ func TestOneFileOfATree(t *testing.T) {
 				must(t, err)
 			})
 			b.settle()
-			if s := b.sync(); s.Root != b.tree.rebuild(nil) {
+			if s := b.sync(); s.Root != b.tree.rebuild() {
 				t.Error("the root is not what a full build gives")
 			}
 		})

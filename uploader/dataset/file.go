@@ -58,6 +58,12 @@ func (x *tx) fileLink(id FileID) (dag.Link, error) {
 	return dag.Link{CID: r.link.CID, Bytes: r.link.Bytes}, err
 }
 
+// told says whether a version of a file was told of as Closed.
+func (x *tx) told(id FileID) (bool, error) {
+	v, err := x.get(x.d.fileKey(keyTold, id))
+	return v != nil, err
+}
+
 // linkedAtOnce is how many names of a file change their link in the commit that changes the file.
 const linkedAtOnce = 16
 

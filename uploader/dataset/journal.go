@@ -262,7 +262,7 @@ func (d *Dataset) applyMove(ctx context.Context, c Change) error {
 	switch {
 	case c.Kind == Swapped && known && place:
 		err = d.commit(func(x *tx) error { return x.swap(from, to) })
-	case c.Kind == Renamed && known && place && !d.cfg.Temporary(to.name):
+	case c.Kind == Renamed && known && place:
 		err = d.commit(func(x *tx) error { return x.move(from, to) })
 	}
 	if err == nil {

@@ -11,7 +11,7 @@ import (
 
 // look says how to take what is found at a path.
 type look struct {
-	closed bool // a temporary name counts too: whoever closed the file says that it is complete
+	closed bool // the file was told of as Closed, so that its name does not matter
 	moved  bool // nothing there is no removal: whatever took it away is still to come
 }
 
@@ -125,12 +125,12 @@ func (d *Dataset) sameDir(ctx context.Context, p string, id uint64) (bool, error
 	return err == nil && e.Kind == Directory && e.ID == r.ident, err
 }
 
-// wanted says whether an entry belongs into a dataset.
-func (d *Dataset) wanted(e Entry, had bool, closed bool) bool {
+// wanted says whether an entry belongs into a dataset. A file under a temporary name does once it was told of as Closed.
+func (d *Dataset) wanted(e Entry, told bool) bool {
 	switch {
 	case dag.CheckName(e.Name) != nil:
 		return false
-	case d.cfg.Temporary(e.Name) && !(e.Kind == Regular && (had || closed)):
+	case e.Kind == Regular && !told && d.cfg.Temporary(e.Name):
 		return false
 	case e.Kind == Symlink:
 		return e.Target != ""
@@ -144,6 +144,7 @@ func (d *Dataset) take(ctx context.Context, p string, s spot, e Entry, closed bo
 	var had bool
 	var ident FileID
 	var link dag.Link
+	told := closed
 	err := d.view(func(x *tx) (err error) {
 		if was, had, err = x.entry(s); err != nil {
 			return err
@@ -156,14 +157,17 @@ func (d *Dataset) take(ctx context.Context, p string, s spot, e Entry, closed bo
 			ident = r.ident
 		}
 		if e.Kind == Regular {
-			link, err = x.fileLink(e.ID)
+			if link, err = x.fileLink(e.ID); err == nil && !told {
+				told, err = x.told(e.ID)
+			}
+			told = told || had && was.kind == Regular && was.file == e.ID
 		}
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	if !d.wanted(e, had && was.kind == Regular && was.file == e.ID, closed) {
+	if !d.wanted(e, told) {
 		e.Kind = Special
 	}
 	switch {
