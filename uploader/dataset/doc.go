@@ -24,6 +24,21 @@
 // built again, from an index of names by their hash. A directory that moves is one changed name. A change of mode or
 // time alone makes a new root node above the same leaves.
 //
+// # How much waits
+//
+// At most Config.MostPending bytes wait to be placed: groups that are not, and blocks that have no group, with the parity
+// that they will get. While more does, no file's import is begun and no group is made; one file and one group may go
+// beyond it, so that something always goes on. Imports and groups take turns, and what is in groups is kept for them
+// alone: the Store holds little more than what waits. A settled state, and its manifest, come when all that was closed
+// is in groups.
+//
+// A Store that is full (ErrFull) ends importing, or making groups, not the rest of a pass: what is there is given to
+// the Sink, placed and released, and makes room. Then, or after a second, it is tried again. [Dataset.Full] and
+// File.Err tell of it. Files that did not fit are tried after all others.
+//
+// Looking for work costs what there is of it: what was done left keys that were deleted, over which the database would
+// read, so it is remembered where the others begin.
+//
 // # Stripes
 //
 // Blocks are counted: every list of a file's blocks, and every directory's block, refers to its blocks once, written

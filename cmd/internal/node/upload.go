@@ -26,8 +26,12 @@ import (
 // What an upload directory does where nobody says otherwise.
 var defaultUpload = api.UploadRequest{Protect: api.Protection{K: 4, M: 2}, Lifetime: 30 * 24 * time.Hour}
 
-// workRetry is the pause after work on a dataset has failed.
-const workRetry = time.Second
+const (
+	// workRetry is the pause after work on a dataset has failed.
+	workRetry = time.Second
+	// workPause is the time between passes over a dataset while nobody waits: what happens meanwhile is done together.
+	workPause = 75 * time.Millisecond
+)
 
 // uploadDir is an upload directory that is mounted: its staging tree, and the dataset that is made of it and uploaded.
 type uploadDir struct {
@@ -44,6 +48,8 @@ type uploadDir struct {
 	reader   *unixfs.Reader // of evicted files
 
 	wake      chan struct{}   // has room for one: something has changed
+	urgent    chan struct{}   // has room for one: somebody waits
+	toldFull  time.Time       // when it was last said that the store is full; the work's own
 	ctx       context.Context // of the work on it
 	stop      context.CancelFunc
 	begun     atomic.Bool
@@ -78,7 +84,7 @@ func (n *Node) openUpload(ctx context.Context, dir string, req api.UploadRequest
 	if req.Name == "" || req.Name != filepath.Base(req.Name) || req.Name == "." || req.Name == ".." || len(req.Name) > 128 {
 		return nil, &api.Error{Code: api.CodeUsage, Message: fmt.Sprintf("%q is no name for an upload directory", req.Name)}
 	}
-	u := &uploadDir{n: n, req: req, dir: dir, wake: make(chan struct{}, 1), unmounted: make(chan struct{}), stopped: make(chan struct{}),
+	u := &uploadDir{n: n, req: req, dir: dir, wake: make(chan struct{}, 1), urgent: make(chan struct{}, 1), unmounted: make(chan struct{}), stopped: make(chan struct{}),
 		gone: make(chan struct{}), paths: make(map[fs.FileID]string)}
 	u.room, u.reader = newRoom(u), unixfs.NewReader(uploadBlocks{n.blocks, u}, unixfs.Config{Logger: n.log})
 	u.ctx, u.stop = context.WithCancel(context.WithoutCancel(ctx))
@@ -109,8 +115,8 @@ func (n *Node) openUpload(ctx context.Context, dir string, req api.UploadRequest
 		return nil, err
 	}
 	prefix := append(append([]byte{}, repo.PrefixDatasets...), req.Name+"\x00"...)
-	u.set, err = dataset.Open(ctx, dataset.Config{DB: n.cfg.Repo.DB, Prefix: prefix, Store: uploadStore{u}, Staging: u, Sink: u.sink,
-		Data: req.Protect.K, Parity: req.Protect.M, Temporary: u.keeps.temporary, Flush: n.store.Sync})
+	u.set, err = dataset.Open(ctx, dataset.Config{DB: n.cfg.Repo.DB, Prefix: prefix, Store: fullStore{uploadStore{u}}, Staging: u, Sink: fullSink{u.sink},
+		Data: req.Protect.K, Parity: req.Protect.M, MostPending: n.mostPending(), Temporary: u.keeps.temporary, Flush: n.store.Sync})
 	return u, err
 }
 
@@ -243,7 +249,9 @@ func (u *uploadDir) work(ctx context.Context) {
 		if err == nil && u.hasLeft() && u.finished(ctx) {
 			return
 		}
+		u.tellFull()
 		u.room.tidy(ctx)
+		u.pause(ctx)
 		u.sleep(ctx, next)
 	}
 }
@@ -263,11 +271,31 @@ func (u *uploadDir) sleep(ctx context.Context, next time.Time) {
 	}
 }
 
+// pause waits a moment, unless somebody waits for the work.
+func (u *uploadDir) pause(ctx context.Context) {
+	if u.set.Hurried() {
+		return
+	}
+	t := time.NewTimer(workPause)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-u.urgent:
+	case <-t.C:
+	}
+}
+
 // changed has the work go on.
 func (u *uploadDir) changed() {
-	select {
-	case u.wake <- struct{}{}:
-	default:
+	tell := func(c chan struct{}) {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
+	}
+	tell(u.wake)
+	if u.set.Hurried() {
+		tell(u.urgent)
 	}
 }
 
