@@ -87,7 +87,7 @@ func (s *Store) taken(ctx context.Context, b *body) {
 }
 
 // Gone says that a lent file has no name any more but those that TakeOver gave it: it is the store's own now. What was
-// not taken over is dropped. Where no file is lent by that name it costs nothing.
+// not taken over is dropped. It does not wait for others. Where no file is lent by that name it costs nothing.
 func (s *Store) Gone(ctx context.Context, name string) error {
 	if err := s.enter(); err != nil {
 		return err
@@ -102,15 +102,16 @@ func (s *Store) Gone(ctx context.Context, name string) error {
 }
 
 func (s *Store) gone(ctx context.Context, b *body) error {
-	if l := b.loan.Load(); l != nil && l.taken {
+	if !b.leave() {
+		return nil // somebody is removing it
+	}
+	if !b.lent() {
 		s.forgetLoan(b)
+		b.stay()
 		return s.saveBodies([]*body{b})
 	}
-	here, err := s.seize(ctx, b)
-	if !here || err != nil {
-		return err
-	}
-	if err = s.dropBody(context.WithoutCancel(ctx), b); err != nil {
+	err := s.dropBody(context.WithoutCancel(ctx), b)
+	if err != nil {
 		s.keepBody(b)
 	}
 	return err

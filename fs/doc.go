@@ -60,6 +60,13 @@
 // Near the quota no writer gets passthrough any more; one that got it before goes on unhindered, is measured ten times a
 // second, and keeps all others from growing.
 //
+// Whoever reads staged bytes where they lie, without a lease, is told before they change or go: [Versions.Opened] comes
+// before the first writer's open, truncation or O_TRUNC is answered, and so before any write, fallocate, copy or mapping,
+// and [Versions.Leaving] before a file's last name goes, by unlink or by a rename over it, and before it is evicted. Both
+// may take long, to copy what is needed. A request that cannot wait for it any more fails with EIO and has changed
+// nothing; the copy goes on, and a later open finds it made. A file that nobody has open may be kept, inode and all,
+// by a name outside the tree when its last one goes; who found it before that and opens it for writing gets ESTALE.
+//
 // [Upload.Evict] replaces staged bytes by a stub when nobody has them open: same inode, size and times, bytes read
 // from Blocks. Opening a stub for writing brings its bytes back first, all of them, or none where it is truncated.
 //

@@ -38,19 +38,23 @@ type uploadSpec struct {
 // fakeUploads is an Uploads that keeps records in a file, as a journal does, and everything it is told in memory.
 type fakeUploads struct {
 	// mu guards what follows.
-	mu      sync.Mutex
-	records map[FileID]Version
-	journal *os.File
-	closed  []File
-	last    map[string]File // closed last, by path
-	opened  []File
-	changes []Change
-	found   []File
-	scanned int
-	refuse  bool // Closed fails
-	block   bool // Opened fails
-	status  map[FileID]Status
-	where   map[string]FileID // where files are, going by what was told
+	mu       sync.Mutex
+	records  map[FileID]Version
+	journal  *os.File
+	closed   []File
+	last     map[string]File // closed last, by path
+	opened   []File
+	leaving  []File
+	changes  []Change
+	found    []File
+	scanned  int
+	refuse   bool // Closed fails
+	block    bool // Opened and Leaving fail
+	keepAs   string
+	hold     chan struct{} // if set, Opened and Leaving wait until it is closed
+	keepable int
+	status   map[FileID]Status
+	where    map[string]FileID // where files are, going by what was told
 }
 
 type record struct {
@@ -94,7 +98,26 @@ func (u *fakeUploads) Closed(_ context.Context, f File) error {
 	return nil
 }
 
-func (u *fakeUploads) Opened(_ context.Context, f File) error {
+// wait takes as long as the test wants.
+func (u *fakeUploads) wait(ctx context.Context) error {
+	u.mu.Lock()
+	hold := u.hold
+	u.mu.Unlock()
+	if hold == nil {
+		return nil
+	}
+	select {
+	case <-hold:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (u *fakeUploads) Opened(ctx context.Context, f File) error {
+	if err := u.wait(ctx); err != nil {
+		return err
+	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.block {
@@ -102,6 +125,26 @@ func (u *fakeUploads) Opened(_ context.Context, f File) error {
 	}
 	u.opened = append(u.opened, f)
 	return nil
+}
+
+func (u *fakeUploads) Leaving(ctx context.Context, f File, keep func(string) error) error {
+	if err := u.wait(ctx); err != nil {
+		return err
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.block {
+		return errors.New("no copy can be made")
+	}
+	u.leaving = append(u.leaving, f)
+	if keep == nil {
+		return nil
+	}
+	u.keepable++
+	if u.keepAs == "" {
+		return nil
+	}
+	return keep(u.keepAs)
 }
 
 func (u *fakeUploads) Recorded(_ context.Context, f File) (Version, bool, error) {
@@ -257,11 +300,13 @@ func (c *uploadChild) do(verb string, args []string) any {
 	case "told":
 		c.told.mu.Lock()
 		defer c.told.mu.Unlock()
-		return string(must(json.Marshal(told{c.told.closed, c.told.opened, c.told.found, c.told.changes, c.told.scanned})))
+		return string(must(json.Marshal(told{c.told.closed, c.told.opened, c.told.found, c.told.changes, c.told.scanned,
+			c.told.leaving, c.told.keepable})))
 	case "clear":
 		c.told.mu.Lock()
 		defer c.told.mu.Unlock()
 		c.told.closed, c.told.opened, c.told.found, c.told.changes = nil, nil, nil, nil
+		c.told.leaving, c.told.keepable = nil, 0
 	case "settle":
 		return okOr(c.up.Settle(context.Background()))
 	case "evict":
@@ -288,6 +333,19 @@ func (c *uploadChild) do(verb string, args []string) any {
 		c.told.mu.Lock()
 		defer c.told.mu.Unlock()
 		c.told.refuse, c.told.block = verb == "refuse" && args[0] == "on", verb == "block" && args[0] == "on"
+	case "keep":
+		c.told.mu.Lock()
+		defer c.told.mu.Unlock()
+		c.told.keepAs = args[0]
+	case "hold":
+		c.told.mu.Lock()
+		defer c.told.mu.Unlock()
+		c.told.hold = make(chan struct{})
+	case "letgo":
+		c.told.mu.Lock()
+		defer c.told.mu.Unlock()
+		close(c.told.hold)
+		c.told.hold = nil
 	case "uploaded":
 		f := c.lastClosed(args[0])
 		c.told.mu.Lock()
@@ -363,6 +421,8 @@ type told struct {
 	Closed, Opened, Found []File
 	Changes               []Change
 	Scanned               int
+	Leaving               []File
+	Keepable              int // how often of those the inode could have been kept
 }
 
 // of gives the paths of the files.

@@ -23,8 +23,38 @@ func (t *uploadTree) evict(ctx context.Context, f File, c cid.Cid) error {
 		return fmt.Errorf("evict: %w", err)
 	}
 	defer t.table.release(n)
-	if err := t.evictInode(n, f, c); err != nil {
+	if err = t.evictable(n, f); err == nil {
+		if err = t.tellLeaving(ctx, n, false); err == nil {
+			defer t.left(n)
+			err = t.evictInode(n, f, c)
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("evict %s: %w", f.Path, err)
+	}
+	return nil
+}
+
+// evictable says whether an eviction would come to anything, so that nobody is told of others.
+func (t *uploadTree) evictable(n *staged, f File) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return t.evictableLocked(n, f)
+}
+
+func (t *uploadTree) evictableLocked(n *staged, f File) error {
+	if t.stubLocked(n) != nil {
+		return ErrEvicted
+	}
+	if n.opens > 0 || n.writers > 0 || t.leases.any(n) {
+		return fmt.Errorf("%w: it is open", ErrBusy)
+	}
+	var st unix.Statx_t
+	if err := t.table.stat(n, &st); err != nil {
+		return err
+	}
+	if v := versionOf(&st); v != f.Version || n.pending || n.unstated {
+		return fmt.Errorf("%w: it is %+v, not %+v", ErrChanged, v, f.Version)
 	}
 	return nil
 }
@@ -34,11 +64,8 @@ func (t *uploadTree) evictInode(n *staged, f File, c cid.Cid) error {
 	defer n.settling.Unlock()
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if t.stubLocked(n) != nil {
-		return ErrEvicted
-	}
-	if n.opens > 0 || n.writers > 0 {
-		return fmt.Errorf("%w: it is open", ErrBusy)
+	if err := t.evictableLocked(n, f); err != nil {
+		return err
 	}
 	fd, err := t.table.reopen(n, unix.O_RDWR|unix.O_NONBLOCK)
 	if err != nil {

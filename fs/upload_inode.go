@@ -49,6 +49,10 @@ type staged struct {
 	fileID    FileID // zero: not looked for, or none yet
 	stubKnown bool   // stub was looked for
 	hydrating *hydration
+	notice    *notice // Uploads is being told what is about to happen to the bytes
+	heard     bool    // Uploads knows of the writers that there are
+	leaving   int     // who is about to take the last name or the bytes away
+	kept      bool    // the inode has a name outside the tree, and stays as it is once it has no other
 	io        ioMode
 	backing   int32 // the kernel's number of the staged file, with ioThrough
 	opens     int

@@ -124,6 +124,12 @@ func (s *leases) remove(l *Lease) {
 	}
 }
 
+func (s *leases) any(n *staged) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.held[n]) > 0
+}
+
 func (s *leases) breakAllOf(n *staged) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -213,7 +219,7 @@ func (t *uploadTree) lease(ctx context.Context, id FileID, path string) (*Lease,
 func (t *uploadTree) tryLease(n *staged) (*Lease, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.writers > 0 {
+	if n.writers > 0 || n.leaving > 0 {
 		return nil, ErrBusy
 	}
 	if t.stubLocked(n) != nil {

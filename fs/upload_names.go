@@ -118,10 +118,7 @@ func (t *uploadTree) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *
 	}
 	defer t.table.release(n)
 	return t.at("link", in.NodeId, name, func(parent *staged, dir int) error {
-		err := t.withFd(n, func(fd int) error {
-			return unix.Linkat(unix.AT_FDCWD, procPath(fd), dir, name, unix.AT_SYMLINK_FOLLOW)
-		})
-		if err != nil {
+		if err := t.linkTo(n, dir, name); err != nil {
 			return err
 		}
 		var st unix.Statx_t
@@ -132,6 +129,18 @@ func (t *uploadTree) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *
 		t.linked(linked, parent, name)
 		t.entry(linked, &st, out)
 		return nil
+	})
+}
+
+// linkTo makes a hard link, unless the last name is being taken away, which then came first.
+func (t *uploadTree) linkTo(n *staged, dir int, name string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.leaving > 0 {
+		return staging(syscall.ENOENT)
+	}
+	return t.withFd(n, func(fd int) error {
+		return unix.Linkat(unix.AT_FDCWD, procPath(fd), dir, name, unix.AT_SYMLINK_FOLLOW)
 	})
 }
 
@@ -217,6 +226,7 @@ func (t *uploadTree) created(fd int, parent *staged, name string, in *fuse.Creat
 		n.mu.Lock()
 		n.fileID, n.stubKnown, n.counted, n.unstated, n.gone = id, true, true, true, parent == nil
 		n.writers++
+		n.heard = true // nobody knows of it yet
 		n.mu.Unlock()
 		n.unstable.Store(true)
 		if err = t.admit(h, &out.OpenOut); err != nil || !h.write {

@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"syscall"
@@ -265,15 +266,13 @@ func (t *uploadTree) leaveLocked(n *staged) {
 // keeps a copy of the version that was has been told. endWrite follows.
 func (t *uploadTree) beginWrite(c *call, n *staged, empty bool) error {
 	n.mu.Lock()
-	defer n.mu.Unlock()
 	for !empty && t.stubLocked(n) != nil {
 		h := t.hydrateLocked(n)
 		n.mu.Unlock()
-		err := h.wait(c)
-		n.mu.Lock()
-		if err != nil {
+		if err := h.wait(c); err != nil {
 			return err
 		}
+		n.mu.Lock()
 	}
 	for n.hydrating != nil { // to be emptied while its bytes come back
 		h := n.hydrating
@@ -286,14 +285,26 @@ func (t *uploadTree) beginWrite(c *call, n *staged, empty bool) error {
 	n.unstable.Store(true)
 	t.retract(n)
 	t.leases.breakAllOf(n)
-	if n.writers > 1 {
-		return nil
+	err := t.openedLocked(c, n)
+	n.mu.Unlock()
+	if err != nil {
+		t.endWrite(n)
 	}
-	if err := t.firstWriterLocked(c, n); err != nil {
-		n.writers--
+	return err
+}
+
+// openedLocked tells of the first writer, once for all that come meanwhile.
+func (t *uploadTree) openedLocked(c *call, n *staged) error {
+	if err := t.hearLocked(c, n); err != nil {
 		return err
 	}
-	return nil
+	if n.heard {
+		return nil
+	}
+	if n.gone && n.kept {
+		return staging(syscall.ESTALE) // it was found before it lost its name
+	}
+	return t.firstWriterLocked(c, n)
 }
 
 // firstWriterLocked remembers what the file was before it is written, and tells so.
@@ -309,10 +320,15 @@ func (t *uploadTree) firstWriterLocked(c *call, n *staged) error {
 		n.before, n.racy = f.Version, racy(f.Version)
 	}
 	n.pending = true
-	if err := t.cfg.Uploads.Opened(c, f); err != nil {
-		return fmt.Errorf("%w: tell that %s is written: %w", ErrUnavailable, f.Path, err)
-	}
-	return nil
+	return t.tellLocked(c, n, func(ctx context.Context) error {
+		if err := t.cfg.Uploads.Opened(ctx, f); err != nil {
+			return fmt.Errorf("%w: tell that %s is written: %w", ErrUnavailable, f.Path, err)
+		}
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.heard = n.writers > 0 // who was to write may have given up
+		return nil
+	})
 }
 
 // endWrite says that a writer is done; after the last the file may be complete.
@@ -321,7 +337,7 @@ func (t *uploadTree) endWrite(n *staged) {
 	n.writers--
 	last := n.writers == 0
 	if last {
-		n.flushed = false
+		n.flushed, n.heard = false, false
 	}
 	t.measureLocked(n)
 	n.mu.Unlock()

@@ -51,8 +51,15 @@ type Versions interface {
 	Closed(ctx context.Context, f File) error
 
 	// Opened says that the file's bytes may change as soon as it returns. After an error they do not: the caller
-	// gets EIO. Whoever reads the file finds its lease broken after this.
+	// gets EIO. Whoever reads the file finds its lease broken before. It may take long, to copy what is needed of the
+	// bytes: a caller whose time is up gets EIO, while it goes on until the mount ends.
 	Opened(ctx context.Context, f File) error
+
+	// Leaving says that the file's bytes may go as soon as it returns: with its last name, or because it is evicted. After an
+	// error they stay: the caller gets EIO. It may take long as Opened may, and what it tells of may not come to pass. While
+	// it goes on, and until then, nobody gets a lease. Where keep is not nil nobody has the file open, and nobody will have for
+	// writing: the inode can be kept as it is by calling keep, at most once, with a path for it on the same file system.
+	Leaving(ctx context.Context, f File, keep func(path string) error) error
 
 	// Recorded tells at the start, for each staged file, where it lies now, and asks for the version that Closed or
 	// Changed told of last. A file without a record, or whose record differs, is Closed next.

@@ -9,9 +9,10 @@ import (
 
 // doomed is a name about to go away, and what it is a name of.
 type doomed struct {
-	n    *staged // held, its descriptor in use
-	last bool
-	id   FileID
+	n       *staged // held, its descriptor in use
+	last    bool
+	leaving bool // Uploads was told
+	id      FileID
 }
 
 // doom looks at a name before it is taken away. Whoever has the inode open goes on using it, so its descriptor is kept.
@@ -38,6 +39,9 @@ func (t *uploadTree) doom(parent *staged, name string) (*doomed, error) {
 // free ends the look.
 func (t *uploadTree) free(d *doomed) {
 	if d != nil {
+		if d.leaving {
+			t.left(d.n)
+		}
 		t.table.done(d.n)
 		t.table.release(d.n)
 	}
@@ -56,25 +60,34 @@ func (t *uploadTree) removed(d *doomed, parent *staged, name string) {
 }
 
 // Unlink takes a file's name away.
-func (t *uploadTree) Unlink(_ <-chan struct{}, header *fuse.InHeader, name string) fuse.Status {
+func (t *uploadTree) Unlink(cancel <-chan struct{}, header *fuse.InHeader, name string) fuse.Status {
+	c := t.call(cancel, &header.Caller)
+	defer c.finish()
 	return t.at("unlink", header.NodeId, name, func(parent *staged, dir int) error {
-		return t.remove(parent, dir, name, 0)
+		return c.explain(t.remove(c, parent, dir, name, 0))
 	})
 }
 
 // Rmdir removes an empty directory.
-func (t *uploadTree) Rmdir(_ <-chan struct{}, header *fuse.InHeader, name string) fuse.Status {
+func (t *uploadTree) Rmdir(cancel <-chan struct{}, header *fuse.InHeader, name string) fuse.Status {
+	c := t.call(cancel, &header.Caller)
+	defer c.finish()
 	return t.at("remove directory", header.NodeId, name, func(parent *staged, dir int) error {
-		return t.remove(parent, dir, name, unix.AT_REMOVEDIR)
+		return t.remove(c, parent, dir, name, unix.AT_REMOVEDIR)
 	})
 }
 
-func (t *uploadTree) remove(parent *staged, dir int, name string, flags int) error {
+func (t *uploadTree) remove(ctx *call, parent *staged, dir int, name string, flags int) error {
 	d, err := t.doom(parent, name)
 	if err != nil {
 		return err
 	}
 	defer t.free(d)
+	if flags == 0 {
+		if err := t.leave(ctx, d); err != nil {
+			return err
+		}
+	}
 	t.table.names.Lock()
 	defer t.table.names.Unlock()
 	if err := unix.Unlinkat(dir, name, flags); err != nil {
@@ -99,7 +112,7 @@ func (t *uploadTree) pathIn(parent *staged, name string) (string, bool) {
 }
 
 // Rename moves a name, over another, in exchange with it, or only where there is none, as the flags say.
-func (t *uploadTree) Rename(_ <-chan struct{}, in *fuse.RenameIn, oldName, newName string) fuse.Status {
+func (t *uploadTree) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, newName string) fuse.Status {
 	flags := in.Flags
 	if in.Opcode != opRename2 {
 		flags = 0
@@ -112,6 +125,8 @@ func (t *uploadTree) Rename(_ <-chan struct{}, in *fuse.RenameIn, oldName, newNa
 		return fuse.Status(syscall.ESTALE)
 	}
 	defer t.table.release(to)
+	c := t.call(cancel, &in.Caller)
+	defer c.finish()
 	return t.at("rename", in.NodeId, oldName, func(from *staged, fromDir int) error {
 		if err := checkName(newName); err != nil {
 			return err
@@ -122,7 +137,7 @@ func (t *uploadTree) Rename(_ <-chan struct{}, in *fuse.RenameIn, oldName, newNa
 		}
 		defer t.table.done(to)
 		m := move{from: from, to: to, oldName: oldName, newName: newName, flags: uint(flags)}
-		return t.move(&m, fromDir, toDir)
+		return c.explain(t.move(c, &m, fromDir, toDir))
 	})
 }
 
@@ -134,7 +149,7 @@ type move struct {
 	source, target   *doomed // target may be nil
 }
 
-func (t *uploadTree) move(m *move, fromDir, toDir int) (err error) {
+func (t *uploadTree) move(c *call, m *move, fromDir, toDir int) (err error) {
 	if m.source, err = t.doom(m.from, m.oldName); err != nil {
 		return err
 	}
@@ -144,6 +159,11 @@ func (t *uploadTree) move(m *move, fromDir, toDir int) (err error) {
 		return err
 	}
 	defer func() { t.free(m.target) }()
+	if m.target != nil && m.target.n != m.source.n && m.flags == 0 {
+		if err := t.leave(c, m.target); err != nil {
+			return err
+		}
+	}
 	if err := t.moveNow(m, fromDir, toDir); err != nil {
 		return err
 	}

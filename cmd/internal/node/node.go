@@ -56,6 +56,7 @@ type Node struct {
 	register   *recovery.Register
 	recovery   *recovery.Recovery
 	store      *blockcache.Store
+	lender     *lender
 	cache      *blockcache.Cache
 	blocks     *blocksOf
 	reader     *unixfs.Reader
@@ -103,8 +104,9 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 
 func (n *Node) openStore() (err error) {
 	r, s := n.cfg.Repo, n.cfg.Settings
+	n.lender = newLender(n)
 	n.store, err = blockcache.OpenStore(blockcache.StoreConfig{DB: r.DB, Prefix: repo.PrefixBlocks, Dir: r.BlocksDir(),
-		QuotaBytes: s.QuotaBytes, MinFreeBytes: s.MinFreeBytes, UncleanStop: r.UncleanStop, Logger: n.log})
+		QuotaBytes: s.QuotaBytes, MinFreeBytes: s.MinFreeBytes, UncleanStop: r.UncleanStop, Lender: n.lender, Logger: n.log})
 	if err != nil {
 		return hint.Add(fmt.Errorf("open repo %s: %w", r.Dir, err), "its disk may be full or damaged")
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/holdfastfs/holdfast/blockcache"
 	"github.com/holdfastfs/holdfast/exchange"
+	"github.com/holdfastfs/holdfast/fs"
 	"github.com/holdfastfs/holdfast/fs/unixfs"
 	"github.com/holdfastfs/holdfast/uploader/dag"
 	"github.com/holdfastfs/holdfast/uploader/dataset"
@@ -51,9 +52,12 @@ func (s uploadStore) Put(ctx context.Context, mark dataset.Mark, blks []blocks.B
 	return (&sink{store: s.u.n.store, arrived: s.u.n.network.NotifyNewBlocks}).Put(ctx, blks)
 }
 
-// Body implements dataset.Store.
-func (s uploadStore) Body(ctx context.Context, mark dataset.Mark, _ dataset.FileID, fileBytes uint64) (dag.Body, error) {
-	b, err := (&sink{store: s.u.n.store}).Body(ctx, fileBytes)
+// Body implements dataset.Store. A file in staging is read where it lies.
+func (s uploadStore) Body(ctx context.Context, mark dataset.Mark, id dataset.FileID, fileBytes uint64) (dag.Body, error) {
+	b, err := s.u.n.lender.body(ctx, s.u, fs.FileID(id), fileBytes)
+	if b == nil && err == nil {
+		b, err = (&sink{store: s.u.n.store}).Body(ctx, fileBytes)
+	}
 	if err != nil {
 		return nil, err
 	}

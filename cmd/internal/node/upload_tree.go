@@ -59,6 +59,12 @@ func (u *uploadDir) move(from, to string, swap bool) {
 // Closed implements fs.Versions.
 func (u *uploadDir) Closed(ctx context.Context, f fs.File) error {
 	u.note(f)
+	u.mu.Lock()
+	mounted := u.mount != nil
+	u.mu.Unlock()
+	if mounted { // Opened came before any change of its bytes, so what is lent still is as it was
+		u.n.lender.restamp(ctx, u, f)
+	}
 	if stays, err := u.withheld.closed(ctx, f); stays || err != nil {
 		return err
 	}
@@ -67,7 +73,17 @@ func (u *uploadDir) Closed(ctx context.Context, f fs.File) error {
 }
 
 // Opened implements fs.Versions. What reads the file finds its lease broken.
-func (u *uploadDir) Opened(context.Context, fs.File) error { return nil }
+func (u *uploadDir) Opened(ctx context.Context, f fs.File) error {
+	return u.n.lender.reclaim(ctx, u, f.ID)
+}
+
+// Leaving implements fs.Versions.
+func (u *uploadDir) Leaving(ctx context.Context, f fs.File, keep func(path string) error) error {
+	if keep == nil {
+		return u.n.lender.reclaim(ctx, u, f.ID)
+	}
+	return u.n.lender.takeOver(ctx, u, f.ID, keep)
+}
 
 // Recorded implements fs.Versions.
 func (u *uploadDir) Recorded(ctx context.Context, f fs.File) (fs.Version, bool, error) {
@@ -85,6 +101,7 @@ func (u *uploadDir) Scanned(ctx context.Context) error {
 	if err := u.withheld.scanned(ctx); err != nil {
 		return err
 	}
+	u.n.lender.scanned(ctx, u)
 	return u.set.Scan(ctx)
 }
 
@@ -104,9 +121,12 @@ func (u *uploadDir) Changed(ctx context.Context, c fs.Change) {
 	case fs.Removed:
 		if c.Last {
 			u.forget(ctx, c.File.ID)
+		} else if c.File.ID != (fs.FileID{}) && c.File.Path != "" {
+			u.note(c.File) // by another of its names
 		}
 	}
 	if c.File.ID != (fs.FileID{}) && c.File.Version != (fs.Version{}) {
+		u.n.lender.restamp(ctx, u, c.File)
 		if held, err := u.withheld.altered(ctx, c.File.ID, c.File.Version); err != nil {
 			u.n.log.Error("version of a cancelled upload is lost", "path", path.Join(u.dir, c.Path), "error", err)
 		} else if !held {
@@ -127,6 +147,7 @@ func (u *uploadDir) forget(ctx context.Context, id fs.FileID) {
 	if _, err := u.withheld.drop(ctx, id); err != nil {
 		u.n.log.Warn("cancelled upload is remembered without its file", "path", u.dir, "error", err)
 	}
+	u.n.lender.gone(ctx, u, id)
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	delete(u.paths, id)
@@ -202,6 +223,17 @@ func (l leased) Stat() (dataset.FileStat, error) {
 
 // Open implements dataset.Staging.
 func (u *uploadDir) Open(ctx context.Context, id dataset.FileID) (dataset.StagedFile, error) {
+	u.mu.Lock()
+	p := u.paths[fs.FileID(id)]
+	u.mu.Unlock()
+	f, err := u.open(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return u.n.lender.importing(u, fs.FileID(id), p, f), nil
+}
+
+func (u *uploadDir) open(ctx context.Context, id dataset.FileID) (dataset.StagedFile, error) {
 	u.mu.Lock()
 	m, left := u.mount, u.left
 	p, known := u.paths[fs.FileID(id)]

@@ -1,0 +1,241 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ipfs/go-cid"
+	"golang.org/x/sys/unix"
+
+	"github.com/holdfastfs/holdfast/blockcache"
+	"github.com/holdfastfs/holdfast/fs"
+	"github.com/holdfastfs/holdfast/uploader/dag"
+	"github.com/holdfastfs/holdfast/uploader/dataset"
+)
+
+const (
+	// lentTries is how often a staged file is looked for that is renamed just now, and lentRetry the time between.
+	lentTries = 3
+	lentRetry = 2 * time.Millisecond
+)
+
+// lender lends staged files to the store: their blocks are read where they lie. A file is lent when its import is done,
+// in the version that was imported, and given back before its bytes change or go.
+type lender struct {
+	n *Node
+
+	// commits is held, by file, while a loan is made or ended, so that none is made of what was just given back.
+	commits [64]sync.Mutex
+
+	mu   sync.Mutex                // guards open
+	open map[importKey]*importFile // staged files that are open to be imported
+}
+
+var _ blockcache.Lender = (*lender)(nil)
+
+// importKey names a file of a directory.
+type importKey struct {
+	u  *uploadDir
+	id fs.FileID
+}
+
+func newLender(n *Node) *lender { return &lender{n: n, open: make(map[importKey]*importFile)} }
+
+// lock excludes other changes of a file's loans.
+func (l *lender) lock(id fs.FileID) (unlock func()) {
+	m := &l.commits[int(id[0])%len(l.commits)]
+	m.Lock()
+	return m.Unlock
+}
+
+// loanName is the name by which a directory's file is lent.
+func (u *uploadDir) loanName(id fs.FileID) string { return u.req.Name + "/" + id.String() }
+
+func stampOf(v dataset.Version) blockcache.Stamp {
+	return blockcache.Stamp{Bytes: v.Bytes, ModTime: v.ModTime, ChangeTime: v.ChangeTime}
+}
+
+// OpenLent implements blockcache.Lender. Directories need not be mounted, nor opened: where nobody knows better the file
+// is looked for where it was.
+func (l *lender) OpenLent(name, hint string) (*os.File, error) {
+	dir, hex, _ := strings.Cut(name, "/")
+	id, err := fs.ParseFileID(hex)
+	if err != nil {
+		return nil, err
+	}
+	for try := 1; ; try++ {
+		p, known := l.n.uploadDirs.pathOf(dir, id)
+		if !known {
+			p = hint
+		}
+		f, err := openStaged(l.n.stagingDir(dir), p, id)
+		if err == nil || !known || try == lentTries {
+			return f, err
+		}
+		time.Sleep(lentRetry) // between a rename and the word of it
+	}
+}
+
+// pathOf is where a file of an upload directory lies, if the directory is open and knows.
+func (us *uploads) pathOf(dir string, id fs.FileID) (string, bool) {
+	us.mu.Lock()
+	u := us.byName[dir]
+	us.mu.Unlock()
+	if u == nil {
+		return "", false
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	p, ok := u.paths[id]
+	return p, ok
+}
+
+// openStaged opens a file of a staging directory that has an ID, and bytes.
+func openStaged(dir, p string, id fs.FileID) (_ *os.File, err error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	f, err := root.OpenFile(p, restingFlags, 0)
+	if err != nil {
+		return nil, err
+	}
+	var is fs.FileID
+	if n, xerr := unix.Fgetxattr(int(f.Fd()), xattrFileID, is[:]); xerr != nil || n != len(is) || is != id {
+		return nil, errors.Join(fmt.Errorf("%s is another file", p), f.Close())
+	}
+	if _, evicted, eerr := fs.Evicted(f); eerr != nil || evicted {
+		return nil, errors.Join(fmt.Errorf("%s is evicted", p), eerr, f.Close())
+	}
+	return f, nil
+}
+
+// importFile is a staged file that is open to be imported.
+type importFile struct {
+	dataset.StagedFile
+	l       *lender
+	key     importKey
+	path    string
+	staged  bool        // its bytes are read from staging
+	changed atomic.Bool // it could not be lent any more as it was
+}
+
+// importing notes that a file is open.
+func (l *lender) importing(u *uploadDir, id fs.FileID, p string, f dataset.StagedFile) *importFile {
+	r, rests := f.(*resting)
+	i := &importFile{StagedFile: f, l: l, key: importKey{u, id}, path: p, staged: !rests || r.in == r.File}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.open[i.key] = i
+	return i
+}
+
+// Stat implements dataset.StagedFile.
+func (i *importFile) Stat() (dataset.FileStat, error) {
+	st, err := i.StagedFile.Stat()
+	if i.changed.Load() {
+		st.ChangeTime++
+	}
+	return st, err
+}
+
+// Close implements dataset.StagedFile.
+func (i *importFile) Close() error {
+	i.l.mu.Lock()
+	if i.l.open[i.key] == i {
+		delete(i.l.open, i.key)
+	}
+	i.l.mu.Unlock()
+	return i.StagedFile.Close()
+}
+
+// body begins the body of a file that is being imported; nil if it cannot be lent.
+func (l *lender) body(ctx context.Context, u *uploadDir, id fs.FileID, fileBytes uint64) (dag.Body, error) {
+	l.mu.Lock()
+	f := l.open[importKey{u, id}]
+	l.mu.Unlock()
+	if f == nil || !f.staged {
+		return nil, nil
+	}
+	st, err := f.Stat()
+	if err != nil || uint64(st.Bytes) != fileBytes {
+		return nil, nil // the import finds out
+	}
+	w, err := l.n.store.LendBody(ctx, blockcache.Loan{Name: u.loanName(id), Hint: f.path, Stamp: stampOf(st.Version)})
+	if err != nil {
+		return nil, err
+	}
+	return &lentBody{BodyWriter: w, f: f, st: st}, nil
+}
+
+// lentBody is the body of a file that stays where it is.
+type lentBody struct {
+	*blockcache.BodyWriter
+	f  *importFile
+	st dataset.FileStat
+}
+
+// Commit implements dag.Body. Of a file that somebody writes, or removes, nothing is committed, and its import is told
+// that it has changed.
+func (b *lentBody) Commit(ctx context.Context, file cid.Cid) error {
+	defer b.f.l.lock(b.f.key.id)()
+	st, err := b.f.Stat()
+	if err != nil || st != b.st {
+		b.f.changed.Store(true)
+		b.Abort()
+		return err
+	}
+	err = b.BodyWriter.Commit(ctx, file)
+	if errors.Is(err, blockcache.ErrRecalled) {
+		b.f.changed.Store(true)
+		return nil
+	}
+	return err
+}
+
+// reclaim ends the loan of a file whose bytes are about to change, or to go.
+func (l *lender) reclaim(ctx context.Context, u *uploadDir, id fs.FileID) error {
+	defer l.lock(id)()
+	return l.n.store.Reclaim(ctx, u.loanName(id))
+}
+
+// takeOver ends the loan of a file whose last name is about to go, by giving it another.
+func (l *lender) takeOver(ctx context.Context, u *uploadDir, id fs.FileID, keep func(path string) error) error {
+	defer l.lock(id)()
+	return l.n.store.TakeOver(ctx, u.loanName(id), keep)
+}
+
+// restamp notes that a file has the bytes that it had, and another stamp or path.
+func (l *lender) restamp(ctx context.Context, u *uploadDir, f fs.File) {
+	loan := blockcache.Loan{Name: u.loanName(f.ID), Hint: f.Path, Stamp: stampOf(setVersion(f.Version))}
+	if err := l.n.store.Restamp(ctx, loan); err != nil {
+		l.n.log.Warn("a staged file's blocks may have to be read anew", "path", f.Path, "error", err)
+	}
+}
+
+// gone ends the loan of a file that is no more.
+func (l *lender) gone(ctx context.Context, u *uploadDir, id fs.FileID) {
+	if err := l.n.store.Gone(ctx, u.loanName(id)); err != nil {
+		l.n.log.Warn("blocks of a removed file stay for now", "path", u.dir, "error", err)
+	}
+}
+
+// scanned ends the loans of files that a scan did not find.
+func (l *lender) scanned(ctx context.Context, u *uploadDir) {
+	for _, name := range l.n.store.Loans(u.req.Name + "/") {
+		id, err := fs.ParseFileID(strings.TrimPrefix(name, u.req.Name+"/"))
+		u.mu.Lock()
+		_, known := u.paths[id]
+		u.mu.Unlock()
+		if err == nil && !known {
+			l.gone(ctx, u, id)
+		}
+	}
+}
