@@ -77,6 +77,7 @@ func (l *life) end(t *testing.T) {
 		if n.kind != Regular || n.untold {
 			return
 		}
+		l.b.tree.note(p, n)
 		v, known, err := l.b.d.Version(context.Background(), n.id)
 		must(t, err)
 		if !known || v != n.stat().Version {

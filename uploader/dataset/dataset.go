@@ -93,9 +93,10 @@ type Dataset struct {
 	totals tally
 	todo   todo
 
-	// trouble guards full, and failures: why files could not be read; at most maxFailures.
+	// trouble guards missing, full, and failures: why files could not be read; at most maxFailures.
 	trouble  sync.Mutex
 	failures map[FileID]error
+	missing  missing
 	full     fullness
 
 	beforeCommit func() error // for tests
@@ -147,7 +148,7 @@ func Open(ctx context.Context, cfg Config) (*Dataset, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Dataset{cfg: cfg, failures: make(map[FileID]error), todo: todo{most: mostRemembered}, packed: math.MaxUint64,
+	d := &Dataset{cfg: cfg, failures: make(map[FileID]error), missing: make(missing), todo: todo{most: mostRemembered}, packed: math.MaxUint64,
 		full: fullness{refused: make(map[FileID]uint64)}}
 	if err := d.recover(ctx); err != nil {
 		return nil, fmt.Errorf("open dataset: %w", err)
@@ -214,7 +215,7 @@ func (d *Dataset) catchUp(ctx context.Context) error {
 // settle makes a state that can be synced of all that is there. While closed files wait for something to be placed, and
 // while blocks do, there is none.
 func (d *Dataset) settle(ctx context.Context) error {
-	err := inTurn(ctx, d.relistMissed,
+	err := inTurn(ctx, d.relistMissed, d.lookForLost,
 		func(context.Context) error { return d.dropNameless() },
 		func(context.Context) error { return d.dropOwners() })
 	if err != nil {

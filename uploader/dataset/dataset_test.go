@@ -8,6 +8,8 @@ import (
 	"os"
 	"path"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/ipfs/go-cid"
@@ -288,12 +290,29 @@ func content(r *rand.Rand) []byte {
 	return data
 }
 
+// editWhileOpening changes the tree as often as is set, while files are being opened.
+func (b *box) editWhileOpening(r *rand.Rand) (left *atomic.Int32) {
+	left = new(atomic.Int32)
+	var turn sync.Mutex
+	own := rand.New(rand.NewPCG(r.Uint64(), 1))
+	b.tree.opening = func(FileID) {
+		turn.Lock()
+		defer turn.Unlock()
+		if left.Add(-1) >= 0 {
+			edit(own, b.tree)
+		}
+	}
+	return left
+}
+
 func TestRandomEditsAgainstAFullBuild(t *testing.T) {
 	r := seeded(t)
 	db := openDB(t, "")
 	defer db.Close()
 	b := newBox(t, db)
+	left := b.editWhileOpening(r)
 	for range 60 {
+		left.Store(r.Int32N(4))
 		for range r.IntN(30) {
 			edit(r, b.tree)
 			switch r.IntN(8) {

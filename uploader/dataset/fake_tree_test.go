@@ -44,10 +44,14 @@ type fakeTree struct {
 	tick int64
 	read func(*node) // called when a file was read to its end, unlocked
 	tell func(Change)
+
+	paths   map[FileID]string     // by which files are opened, as those were told
+	known   func(FileID) []string // others that the dataset knows
+	opening func(id FileID)       // nil, or called when a file's path was looked up and it is not open yet, unlocked
 }
 
 func newFakeTree(t testing.TB) *fakeTree {
-	f := &fakeTree{t: t, ids: map[FileID]*node{}, tick: 1e18, tell: func(Change) {}}
+	f := &fakeTree{t: t, ids: map[FileID]*node{}, paths: map[FileID]string{}, tick: 1e18, tell: func(Change) {}}
 	f.root = f.make(Directory)
 	return f
 }
@@ -135,10 +139,26 @@ type fakeFile struct {
 	r io.Reader
 }
 
+// Open finds a file by its path, as an owner does that has no way from an ID to an inode.
 func (f *fakeTree) Open(_ context.Context, id FileID) (StagedFile, error) {
 	f.mu.Lock()
+	paths := []string{f.paths[id]}
+	f.mu.Unlock()
+	if f.known != nil {
+		paths = append(paths, f.known(id)...)
+	}
+	if f.opening != nil {
+		f.opening(id)
+	}
+	f.mu.Lock()
 	defer f.mu.Unlock()
-	n := f.ids[id]
+	var n *node
+	for _, p := range paths {
+		if n = f.find(p); n != nil && n.id == id {
+			break
+		}
+		n = nil
+	}
 	switch {
 	case n == nil:
 		return nil, ErrGone
@@ -196,12 +216,34 @@ func (f *fakeTree) write(p string, data []byte) {
 	f.closed(p, n, v)
 }
 
+// note remembers where a file lies.
+func (f *fakeTree) note(p string, n *node) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.paths[n.id] = p
+}
+
+// move has the files at or below a path be found at another.
+func (f *fakeTree) move(from, to string, swap bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for id, p := range f.paths {
+		switch {
+		case inside(p, from):
+			f.paths[id] = to + p[len(from):]
+		case swap && inside(p, to):
+			f.paths[id] = from + p[len(to):]
+		}
+	}
+}
+
 // closed tells that a version is complete, unless the file waits for its rename.
 func (f *fakeTree) closed(p string, n *node, v Version) {
 	if n.untold {
 		f.tell(Change{Kind: Named, Path: p})
 		return
 	}
+	f.note(p, n)
 	f.tell(Change{Kind: Closed, Path: p, File: n.id, Version: v})
 }
 
@@ -287,6 +329,7 @@ func (f *fakeTree) rename(from, to string, swap bool) {
 	}
 	other := a.entries[an]
 	f.mu.Unlock()
+	f.move(from, to, swap)
 	f.collect()
 	f.named(c, to, n)
 	if swap && other.untold {

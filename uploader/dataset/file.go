@@ -143,8 +143,16 @@ func (d *Dataset) sameContent(ctx context.Context, c Change) error {
 	}
 	r.version = c.Version
 	f, err := d.cfg.Staging.Open(ctx, c.File)
-	if errors.Is(err, ErrGone) || errors.Is(err, ErrBusy) {
+	if errors.Is(err, ErrBusy) {
 		return d.commit(func(x *tx) error { return x.set(d.fileKey(keyFile, c.File), r.encode()) })
+	}
+	if errors.Is(err, ErrGone) { // it has moved: its metadata is looked at when it is found
+		return d.commit(func(x *tx) error {
+			if err := x.set(d.fileKey(keyFile, c.File), r.encode()); err != nil {
+				return err
+			}
+			return x.flag(d.fileKey(keyClosed, c.File))
+		})
 	}
 	if err != nil {
 		return err
@@ -156,39 +164,40 @@ func (d *Dataset) sameContent(ctx context.Context, c Change) error {
 	if st.Version != c.Version || st.Mode == r.mode && st.ModTime == r.modTime {
 		return d.commit(func(x *tx) error { return x.set(d.fileKey(keyFile, c.File), r.encode()) })
 	}
-	return d.remeta(ctx, c.File, r, st)
-}
-
-// remeta gives a file's root other metadata.
-func (d *Dataset) remeta(ctx context.Context, id FileID, r fileRecord, st FileStat) error {
-	node, err := d.cfg.Store.Get(ctx, r.link.CID)
-	if err != nil {
-		if context.Cause(ctx) != nil {
-			return err
-		}
-		return d.commit(func(x *tx) error { return x.flag(d.fileKey(keyClosed, id)) }) // the file has all of it
-	}
-	blk, err := withMeta(node, meta(st.Mode, st.ModTime))
-	if err != nil {
-		return err
-	}
-	err = d.putBlocks(ctx, []blocks.Block{blk})
+	done, err := d.remeta(ctx, c.File, r, st)
 	if errors.Is(err, ErrFull) {
 		d.filled(err)
-		return d.commit(func(x *tx) error { return x.flag(d.fileKey(keyClosed, id)) })
+	} else if err != nil {
+		return err
+	}
+	if !done {
+		err = d.commit(func(x *tx) error { return x.flag(d.fileKey(keyClosed, c.File)) }) // the file has all of it
+	}
+	return err
+}
+
+// remeta gives a file's root other metadata; false if the root is not to be had.
+func (d *Dataset) remeta(ctx context.Context, id FileID, r fileRecord, st FileStat) (done bool, err error) {
+	node, err := d.cfg.Store.Get(ctx, r.link.CID)
+	if err != nil {
+		return false, context.Cause(ctx)
+	}
+	blk, err := withMeta(node, meta(st.Mode, st.ModTime))
+	if err == nil {
+		err = d.putBlocks(ctx, []blocks.Block{blk})
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	spots, err := d.names(id, linkedAtOnce+1)
 	if err != nil {
-		return err
+		return false, err
 	}
 	old := r.link.CID
 	r.mode, r.modTime = st.Mode, st.ModTime
 	r.link.Bytes += uint64(len(blk.RawData())) - r.root
 	r.link.CID, r.root = blk.Cid(), uint64(len(blk.RawData()))
-	return d.commit(func(x *tx) error {
+	return true, d.commit(func(x *tx) error {
 		if err := x.refer(erasure.Shard{CID: r.link.CID, Bytes: int(r.root)}, 1); err != nil {
 			return err
 		}
@@ -196,6 +205,9 @@ func (d *Dataset) remeta(ctx context.Context, id FileID, r fileRecord, st FileSt
 			return err
 		}
 		if err := x.set(d.fileKey(keyFile, id), r.encode()); err != nil {
+			return err
+		}
+		if err := x.del(d.fileKey(keyClosed, id)); err != nil {
 			return err
 		}
 		return x.showFile(id, r.link, spots)

@@ -70,6 +70,11 @@ func (b *box) open() {
 	d, err := Open(context.Background(), b.cfg)
 	must(b.t, err)
 	b.d = d
+	b.tree.known = func(id FileID) []string {
+		paths, err := d.Paths(context.Background(), id)
+		must(b.t, err)
+		return paths
+	}
 }
 
 // settle works until nothing is due.

@@ -18,7 +18,7 @@ import (
 
 const (
 	importBatch = 256       // files that workers share out among themselves
-	importTries = 3         // of a file that changes while it is read; then it waits for its next close
+	importTries = 3         // of a file that changes while it is read; then it waits for the next pass
 	looseBytes  = 256 << 10 // loose blocks that are put together
 )
 
@@ -100,18 +100,15 @@ func (d *Dataset) importFile(ctx context.Context, in *intake, id FileID) error {
 		if errors.Is(err, ErrBusy) {
 			return nil
 		}
-		if errors.Is(err, ErrGone) {
+		if errors.Is(err, ErrGone) { // it is on its way to another name, or gone: that is told of
 			d.taken(id)
-			return d.commit(func(x *tx) error {
-				if err := x.flag(d.fileKey(keyNameless, id)); err != nil {
-					return err
-				}
-				return x.del(d.fileKey(keyClosed, id))
-			})
+			d.lost(id)
+			return nil
 		}
 		if err != nil {
 			return err
 		}
+		d.found(id)
 		done, err := d.importOpen(ctx, in, id, f)
 		if err = errors.Join(err, f.Close()); err != nil || done {
 			return err
@@ -138,6 +135,14 @@ func (d *Dataset) importOpen(ctx context.Context, in *intake, id FileID, f Stage
 	if had && was.version == st.Version && was.mode == st.Mode && was.modTime == st.ModTime {
 		d.taken(id)
 		return true, d.commit(func(x *tx) error { return x.del(d.fileKey(keyClosed, id)) })
+	}
+	if had && was.version == st.Version { // its content is what it was
+		if done, err = d.remeta(ctx, id, was, st); done {
+			d.taken(id)
+		}
+		if done || err != nil {
+			return true, err
+		}
 	}
 	if !in.begin(st.Bytes) {
 		return true, nil

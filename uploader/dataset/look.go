@@ -185,20 +185,28 @@ func (d *Dataset) take(ctx context.Context, p string, s spot, e Entry, closed bo
 		now = entryRecord{kind: Regular, file: e.ID, link: link}
 	}
 	if had && was == now {
-		return nil
+		return d.awaitImport(now)
 	}
-	err = d.commit(func(x *tx) error {
-		if now.kind == Regular && !link.CID.Defined() { // it may have been closed where it was not looked at
-			if err := x.flag(d.fileKey(keyClosed, e.ID)); err != nil {
-				return err
-			}
-		}
-		return x.put(s, now, false)
-	})
-	if err != nil {
+	if err := d.commit(func(x *tx) error { return x.put(s, now, false) }); err != nil {
 		return err
 	}
 	return d.dropDoomed()
+}
+
+// awaitImport sees to it that the file of an entry that is not shown is to be imported, with no write if it is.
+func (d *Dataset) awaitImport(r entryRecord) error {
+	if r.kind != Regular || r.link.CID.Defined() {
+		return nil
+	}
+	var noted []byte
+	err := d.view(func(x *tx) (err error) {
+		noted, err = x.get(d.fileKey(keyClosed, r.file))
+		return err
+	})
+	if err != nil || noted != nil {
+		return err
+	}
+	return d.commit(func(x *tx) error { return x.awaitImport(r) })
 }
 
 // takeMeta notes a directory's metadata.

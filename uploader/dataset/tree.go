@@ -197,12 +197,27 @@ func (x *tx) put(s spot, now entryRecord, keep bool) error {
 		err = x.set(x.d.entryKey(s), now.encode())
 	}
 	if err == nil && now.kind == Regular && (!had || was.file != now.file) {
-		err = x.flag(x.d.nameKey(now.file, s))
+		if err = x.flag(x.d.nameKey(now.file, s)); err == nil {
+			err = x.awaitImport(now)
+		}
 	}
 	if err != nil {
 		return err
 	}
 	return x.relink(s, was.link, now.link)
+}
+
+// awaitImport has a file imported that has a name now and was not yet. So every file of the tree is imported, or is to
+// be: nothing else ends that but its import, or its last name.
+func (x *tx) awaitImport(r entryRecord) error {
+	if r.link.CID.Defined() {
+		return nil
+	}
+	_, found, err := x.file(r.file)
+	if err != nil || found {
+		return err
+	}
+	return x.flag(x.d.fileKey(keyClosed, r.file))
 }
 
 // unlink takes away what an entry stood for.
