@@ -71,8 +71,7 @@ func (l *life) end(t *testing.T) {
 		restore(t, l.b.cfg.DB, l.synced)
 	}
 	l.b.open()
-	must(t, l.b.d.Scan(context.Background()))
-	// What was closed is told again if its record differs, as the tree's owner does at its start.
+	// What was closed is told again if its record differs, as the tree's owner does at its start, before the scan.
 	walk(l.b.tree.root, "", func(p string, n *node) {
 		if n.kind != Regular || n.untold {
 			return
@@ -84,6 +83,7 @@ func (l *life) end(t *testing.T) {
 			l.b.tree.tell(Change{Kind: Closed, Path: p, File: n.id, Version: n.stat().Version})
 		}
 	})
+	must(t, l.b.d.Scan(context.Background()))
 }
 
 func TestKilledAnywhere(t *testing.T) {
