@@ -10,7 +10,7 @@ import (
 	"github.com/holdfastfs/holdfast/test/swarm"
 )
 
-// upload is what the tests look at of `holdfast uploads --json`.
+// upload is what the tests look at of `holdfast uploads --groups --json`.
 type upload struct {
 	State, Text string
 	Bytes, Done int64
@@ -18,7 +18,7 @@ type upload struct {
 
 func uploadsOf(t *testing.T, n *swarm.Node) (all []upload) {
 	t.Helper()
-	must(t, json.Unmarshal([]byte(n.Must("uploads", "--json")), &all))
+	must(t, json.Unmarshal([]byte(n.Must("uploads", "--groups", "--json")), &all))
 	return all
 }
 

@@ -58,7 +58,7 @@ func (d *demo) placeFiles(ctx context.Context) error {
 	d.act("Providers sign for it")
 	states := newFileStates(d)
 	err := d.live(ctx, "holdfast sync up", func(ctx context.Context) []gauge { return d.placed(ctx, states) }, func() (line string, err error) {
-		d.synced, err = d.writer.Sync(ctx, d.up)
+		d.synced, err = d.writer.Sync(ctx, d.up, nil)
 		return ui.Count(uint64(states.total), "file") + " erasure coded (4,2), sealed and placed", err
 	})
 	if err != nil {
@@ -77,7 +77,7 @@ func (d *demo) placeFiles(ctx context.Context) error {
 
 // placed tells how far the upload is.
 func (d *demo) placed(ctx context.Context, states *fileStates) []gauge {
-	uploads, err := d.writer.Uploads(ctx)
+	uploads, err := d.writer.Uploads(ctx, true)
 	if err != nil {
 		return nil
 	}

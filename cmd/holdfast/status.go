@@ -79,6 +79,9 @@ func printStatus(w io.Writer, st api.Status) {
 		line("uploads", "%s signed for, %d on their way, %s waiting; %d of %d providers fit, networks: %s", ui.Count(uint64(u.Links), "chunk"),
 			u.Open, ui.Count(uint64(u.Waiting), "chunk"), u.Fit, u.Providers, u.Networks)
 	}
+	for _, u := range st.Storage.Unmounted {
+		line("uploading", "%s, which is not mounted: %s to go, %s", ui.Printable(u.Name), bytesText(u.Bytes-u.Done), oneLine(u.Text))
+	}
 	if u := st.Storage; u.Provider {
 		line("provider", "%s of %s, %s kept for others", ui.Bytes(uint64(max(0, u.UsedBytes))), ui.Bytes(uint64(u.QuotaBytes)), ui.Count(uint64(u.Chunks), "chunk"))
 	}

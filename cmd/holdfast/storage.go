@@ -36,23 +36,6 @@ func listCmd[T any](a *app, name, short, long string, list func(*api.Client, con
 	return cmd
 }
 
-func (a *app) uploadsCmd() *cobra.Command {
-	cmd := listCmd(a, "uploads", "list what storage providers are to keep", "Lists content that storage providers are to keep, and how far that has come.",
-		(*api.Client).Uploads, func(all []api.Upload) *ui.Table {
-			t := &ui.Table{Heads: []string{"NAME", ">SIGNED FOR", ">OF", "EXPIRES", "STATE"}}
-			for _, u := range all {
-				expires := "-"
-				if u.Expiry != nil {
-					expires = u.Expiry.Local().Format(time.DateTime)
-				}
-				t.Add(ui.Printable(u.Name), ui.Bytes(uint64(max(0, u.Done))), ui.Bytes(uint64(max(0, u.Bytes))), expires, u.Text)
-			}
-			return t
-		})
-	cmd.AddCommand(a.retryUploadCmd(), a.cancelUploadCmd())
-	return cmd
-}
-
 func (a *app) linksCmd() *cobra.Command {
 	return listCmd(a, "links", "list chunks at storage providers", "Lists storage links: which chunk lies with which provider, how far that has come, what it costs, and why one failed.",
 		(*api.Client).Links, func(all []api.Link) *ui.Table {

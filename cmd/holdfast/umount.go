@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -46,7 +45,7 @@ Of an upload directory it says what storage providers have not signed for yet: a
 func (a *app) umount(ctx context.Context, s *session, dir string, force, wait bool) error {
 	pending, err := s.Pending(ctx, dir)
 	if err == nil && wait && pending.Upload {
-		if err := a.waitSynced(ctx, s, dir, pending); err != nil {
+		if err := a.waitSynced(ctx, s, dir); err != nil {
 			return err
 		}
 		pending, err = s.Pending(ctx, dir)
@@ -82,27 +81,9 @@ func pendingText(p api.Pending) string {
 	return ""
 }
 
-// pendingEvery is how often a terminal is told how far an upload is.
-const pendingEvery = time.Second
-
 // waitSynced returns when all that is in an upload directory is with providers.
-func (a *app) waitSynced(ctx context.Context, s *session, dir string, first api.Pending) error {
-	bar := ui.NewBar(a.err, "upload", int64(first.Bytes))
-	defer bar.End()
-	watching, stop := context.WithCancel(ctx)
-	watched := make(chan struct{})
-	go func() {
-		defer close(watched)
-		for ui.IsTerminal(a.err) && pause(watching, pendingEvery) == nil {
-			if p, err := s.Pending(watching, dir); err == nil {
-				bar.Set(first.Bytes-min(first.Bytes, p.Bytes), first.Bytes)
-			}
-		}
-	}()
-	_, err := s.Sync(ctx, dir)
-	stop()
-	<-watched
-	bar.End()
+func (a *app) waitSynced(ctx context.Context, s *session, dir string) error {
+	_, err := a.sync(ctx, s, dir, 0)
 	if ctx.Err() != nil {
 		fmt.Fprintf(a.err, "holdfast: %s stays mounted, and goes on to be uploaded\n", ui.Printable(dir))
 	}

@@ -42,21 +42,26 @@ func (f *mountFlags) uploads(args []string) error {
 
 func (a *app) syncCmd() *cobra.Command {
 	var asJSON bool
+	var timeout time.Duration
 	cmd := &cobra.Command{
 		Use:   "sync DIR",
 		Short: "wait until an upload directory is with providers",
 		Long: `Waits until all that is in an upload directory is with storage providers who have signed for it, and prints the CID of the
-directory, that of its manifest, and when the first of the pledges ends.`,
-		Example: "  cp -r project /mnt/up && holdfast sync /mnt/up",
+directory, that of its manifest, and when the first of the pledges ends. A terminal shows how far that is; what it waits for is told
+on standard error. Ctrl-C ends the waiting alone, and so does --timeout, with 1: the upload goes on.`,
+		Example: "  cp -r project /mnt/up && holdfast sync /mnt/up\n  holdfast sync --timeout 10m /mnt/up",
 		Args:    args(1, 1, "one directory is"),
 		RunE: a.withNode(func(ctx context.Context, s *session, _ *cobra.Command, args []string) error {
 			dir, err := filepath.Abs(args[0])
 			if err != nil {
 				return fmt.Errorf("sync: %w", err)
 			}
-			synced, err := s.Sync(ctx, dir)
+			if timeout < 0 {
+				return &usageError{fmt.Errorf("sync: --timeout: %s is less than nothing", timeout)}
+			}
+			synced, err := a.sync(ctx, s, dir, timeout)
 			if err != nil {
-				return fmt.Errorf("sync %s: %w", args[0], err)
+				return fmt.Errorf("sync %s: %w", ui.Printable(args[0]), err)
 			}
 			if asJSON {
 				return ui.JSON(a.out, synced)
@@ -68,6 +73,7 @@ directory, that of its manifest, and when the first of the pledges ends.`,
 			return nil
 		}),
 	}
+	cmd.Flags().DurationVar(&timeout, "timeout", 0, "how long to wait (default: as long as it takes)")
 	jsonFlag(cmd, &asJSON)
 	return cmd
 }

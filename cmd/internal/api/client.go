@@ -218,11 +218,6 @@ func (c *Client) CloseChannels(ctx context.Context, peer string) ([]Channel, err
 	return call[[]Channel](ctx, c, "DELETE", "/v1/channels/"+url.PathEscape(peer), nil, nil)
 }
 
-// Sync waits until all that is in the upload directory at dir, an absolute path, is with providers.
-func (c *Client) Sync(ctx context.Context, dir string) (Synced, error) {
-	return call[Synced](ctx, c, "POST", "/v1/sync", url.Values{"dir": {dir}}, nil)
-}
-
 // RepairUploads has what providers keep audited, and placed anew where it is lost. It returns when that is done.
 func (c *Client) RepairUploads(ctx context.Context, of UploadRef) (RepairedLinks, error) {
 	return call[RepairedLinks](ctx, c, "POST", "/v1/uploads/repair", nil, of)
@@ -233,9 +228,9 @@ func (c *Client) Pending(ctx context.Context, dir string) (Pending, error) {
 	return call[Pending](ctx, c, "GET", "/v1/pending", url.Values{"dir": {dir}}, nil)
 }
 
-// Uploads lists what providers are to keep.
-func (c *Client) Uploads(ctx context.Context) ([]Upload, error) {
-	return call[[]Upload](ctx, c, "GET", "/v1/uploads", nil, nil)
+// Uploads lists upload directories and what was added to be uploaded; with groups, the uploader's files of each.
+func (c *Client) Uploads(ctx context.Context, groups bool) ([]Upload, error) {
+	return call[[]Upload](ctx, c, "GET", "/v1/uploads", url.Values{"groups": {strconv.FormatBool(groups)}}, nil)
 }
 
 // RetryUpload takes uploads up at once.

@@ -76,6 +76,38 @@ func (c *Client) List(ctx context.Context, r Read, detail bool) iter.Seq2[Entry,
 	}
 }
 
+// UploadFiles yields the files in an upload directory as they come.
+func (c *Client) UploadFiles(ctx context.Context, of UploadFilesRequest) iter.Seq2[UploadFile, error] {
+	query := url.Values{"dir": {of.Dir}, "name": {of.Name}, "path": {of.Path}, "all": {strconv.FormatBool(of.All)}}
+	return func(yield func(UploadFile, error) bool) {
+		for e, err := range c.events(ctx, "GET", "/v1/uploads/files", query) {
+			if err != nil {
+				yield(UploadFile{}, err)
+				return
+			}
+			if e.File != nil && !yield(*e.File, nil) {
+				return
+			}
+		}
+	}
+}
+
+// Sync waits until all that is in the upload directory at dir, an absolute path, is with providers. progress is called
+// now and then; it may be nil.
+func (c *Client) Sync(ctx context.Context, dir string, progress func(SyncProgress)) (s Synced, err error) {
+	for e, err := range c.events(ctx, "POST", "/v1/sync", url.Values{"dir": {dir}}) {
+		switch {
+		case err != nil:
+			return s, err
+		case e.Syncing != nil && progress != nil:
+			progress(*e.Syncing)
+		case e.Synced != nil:
+			s = *e.Synced
+		}
+	}
+	return s, nil
+}
+
 // events reads a streamed answer; one without an end is an error.
 func (c *Client) events(ctx context.Context, method, path string, query url.Values) iter.Seq2[event, error] {
 	return func(yield func(event, error) bool) {

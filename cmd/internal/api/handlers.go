@@ -94,8 +94,19 @@ func (s *Server) closeChannels(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) sync(w http.ResponseWriter, r *http.Request) error {
-	v, err := s.node.Sync(r.Context(), r.URL.Query().Get("dir"))
-	return answer(w, v, err)
+	lines := startEvents(w)
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	v, err := s.node.Sync(ctx, r.URL.Query().Get("dir"), func(p SyncProgress) {
+		if lines.send(event{Syncing: &p}) != nil {
+			cancel()
+		}
+		lines.flush()
+	})
+	if err != nil {
+		return lines.end(event{Error: asError(err)})
+	}
+	return lines.end(event{Synced: &v})
 }
 
 func (s *Server) pending(w http.ResponseWriter, r *http.Request) error {
@@ -104,8 +115,27 @@ func (s *Server) pending(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) uploads(w http.ResponseWriter, r *http.Request) error {
-	v, err := s.node.Uploads(r.Context())
+	v, err := s.node.Uploads(r.Context(), r.URL.Query().Get("groups") == "true")
 	return answer(w, v, err)
+}
+
+func (s *Server) uploadFiles(w http.ResponseWriter, r *http.Request) error {
+	q := r.URL.Query()
+	of := UploadFilesRequest{Dir: q.Get("dir"), Name: q.Get("name"), Path: q.Get("path"), All: q.Get("all") == "true"}
+	lines, sent, flushed := startEvents(w), 0, time.Now()
+	for f, err := range s.node.UploadFiles(r.Context(), of) {
+		if err != nil {
+			return lines.end(event{Error: asError(err)})
+		}
+		if err := lines.send(event{File: &f}); err != nil {
+			return nil // the client is gone
+		}
+		if sent++; sent < 64 || time.Since(flushed) > progressEvery { // the next may be far away
+			lines.flush()
+			flushed = time.Now()
+		}
+	}
+	return lines.end(event{})
 }
 
 func (s *Server) retryUpload(w http.ResponseWriter, r *http.Request) error {
@@ -187,8 +217,13 @@ type event struct {
 	Pin      *Pin      `json:"pin,omitempty"`
 	Verified *Verified `json:"verified,omitempty"`
 	Repaired *Repaired `json:"repaired,omitempty"`
-	Error    *Error    `json:"error,omitempty"`
-	End      bool      `json:"end,omitempty"` // without it the stream is torn
+
+	File    *UploadFile   `json:"file,omitempty"`
+	Syncing *SyncProgress `json:"syncing,omitempty"`
+	Synced  *Synced       `json:"synced,omitempty"`
+
+	Error *Error `json:"error,omitempty"`
+	End   bool   `json:"end,omitempty"` // without it the stream is torn
 }
 
 func (s *Server) list(w http.ResponseWriter, r *http.Request) error {

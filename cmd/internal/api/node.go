@@ -22,11 +22,16 @@ type Node interface {
 
 // Writer has content kept by storage providers.
 type Writer interface {
-	// Sync waits until all that is in the upload directory at dir is with providers.
-	Sync(ctx context.Context, dir string) (Synced, error)
+	// Sync waits until all that is in the upload directory at dir is with providers. progress may be nil, and is called
+	// now and then, by one goroutine.
+	Sync(ctx context.Context, dir string, progress func(SyncProgress)) (Synced, error)
 	// Pending tells what of the upload directory at dir is not. Of other directories nothing is.
 	Pending(ctx context.Context, dir string) (Pending, error)
-	Uploads(ctx context.Context) ([]Upload, error)
+	// Uploads lists upload directories and what was added to be uploaded; with groups, the files that the uploader has
+	// of each.
+	Uploads(ctx context.Context, groups bool) ([]Upload, error)
+	// UploadFiles yields the files in an upload directory as they are come upon.
+	UploadFiles(ctx context.Context, of UploadFilesRequest) iter.Seq2[UploadFile, error]
 	// RetryUpload takes uploads up at once, also cancelled ones; CancelUpload ends them until they are retried.
 	RetryUpload(ctx context.Context, of UploadRef) (UploadsChanged, error)
 	CancelUpload(ctx context.Context, of UploadRef) (UploadsChanged, error)

@@ -179,6 +179,7 @@ func (s *Server) routes() http.Handler {
 		"POST /v1/gc":                  s.gc,
 		"GET /v1/channels":             s.channels,
 		"GET /v1/uploads":              s.uploads,
+		"GET /v1/uploads/files":        s.uploadFiles,
 		"POST /v1/uploads/retry":       s.retryUpload,
 		"POST /v1/uploads/cancel":      s.cancelUpload,
 		"POST /v1/uploads/repair":      s.repairUploads,

@@ -4,14 +4,47 @@ import "time"
 
 // Upload is content that providers are to keep.
 type Upload struct {
-	ID     string     `json:"id"`
+	ID     string     `json:"id,omitempty"` // of a group, or of what was added
 	Name   string     `json:"name"`
 	State  string     `json:"state"` // created, uploading, uploaded or failed
 	Text   string     `json:"text"`  // the state for people, with what is missing
 	Reason string     `json:"reason,omitempty"`
-	Bytes  int64      `json:"bytes"` // all copies together
+	Bytes  int64      `json:"bytes"` // all copies together, parity too
 	Done   int64      `json:"done"`  // of these, signed for
 	Expiry *time.Time `json:"expires,omitempty"`
+
+	Directory *UploadDirectory `json:"directory,omitempty"` // set for an upload directory, with all its groups
+}
+
+// UploadDirectory is what an upload directory is beside what it uploads.
+type UploadDirectory struct {
+	Dir   string `json:"dir,omitempty"` // where it is mounted; empty: it is not
+	Files uint64 `json:"files"`
+	More  bool   `json:"more,omitempty"` // there are more files: counting took too long
+}
+
+// UploadFilesRequest names files in an upload directory.
+type UploadFilesRequest struct {
+	Dir  string `json:"dir"`            // where it is mounted, absolute; or its name, as Name
+	Name string `json:"name,omitempty"` // counts where nothing is mounted on Dir
+	Path string `json:"path,omitempty"` // in it
+	All  bool   `json:"all,omitempty"`  // also those that are uploaded
+}
+
+// UploadFile is a file in an upload directory.
+type UploadFile struct {
+	Path     string `json:"path"` // in the directory
+	Bytes    int64  `json:"bytes"`
+	State    string `json:"state"` // created, uploading, uploaded or failed
+	Progress string `json:"progress,omitempty"`
+	Reason   string `json:"reason,omitempty"` // why it waits, or has failed
+	CID      string `json:"cid,omitempty"`
+}
+
+// SyncProgress is how far the upload of a directory is.
+type SyncProgress struct {
+	Left   int64  `json:"left"`             // bytes that are to go to providers, all copies together; partly an estimate
+	Reason string `json:"reason,omitempty"` // what it waits for, where that is known
 }
 
 // Link is one chunk at one provider.
@@ -91,7 +124,8 @@ type StorageStatus struct {
 	Providers int            `json:"providers"`
 	Fit       int            `json:"fitting_providers"`
 	Networks  string         `json:"networks"`
-	Owed      uint64         `json:"owed"` // for pledges that are not paid yet
+	Unmounted []Upload       `json:"unmounted,omitempty"` // upload directories that go up without being mounted
+	Owed      uint64         `json:"owed"`                // for pledges that are not paid yet
 
 	Provider   bool  `json:"provider"` // the rest is of what is kept for others
 	QuotaBytes int64 `json:"quota_bytes,omitempty"`

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
-	"time"
 
 	"github.com/ipfs/go-cid"
 
@@ -99,24 +98,6 @@ func (n *Node) manifestChunks(ctx context.Context, m *erasure.Manifest) (chunks 
 
 // maxChunkParts keeps a chunk's descriptor well below what it may be.
 const maxChunkParts = 4096
-
-// Uploads lists what is to be kept by providers.
-func (n *Node) Uploads(ctx context.Context) ([]api.Upload, error) {
-	all, err := n.uploader.Uploads(ctx)
-	if err != nil {
-		return nil, answer(err)
-	}
-	out := []api.Upload{}
-	for _, u := range all {
-		one := api.Upload{ID: u.ID.String(), Name: u.Name, State: u.State.String(), Text: u.String(), Reason: u.Reason, Bytes: u.Bytes, Done: u.Done}
-		if u.Expiry > 0 {
-			at := time.Unix(u.Expiry, 0)
-			one.Expiry = &at
-		}
-		out = append(out, one)
-	}
-	return out, nil
-}
 
 // Links lists storage links.
 func (n *Node) Links(ctx context.Context) ([]api.Link, error) {

@@ -63,6 +63,9 @@ func (n *Node) storageStatus(ctx context.Context) (api.StorageStatus, error) {
 			out.Open += count
 		}
 	}
+	if out.Unmounted, err = n.unmounted(ctx); err != nil {
+		return out, answer(err)
+	}
 	if n.provider != nil {
 		p := n.provider.Stats()
 		out.Provider, out.QuotaBytes, out.UsedBytes, out.Chunks = true, p.QuotaBytes, p.UsedBytes, p.Whole

@@ -314,8 +314,8 @@ func (u *uploadDir) policy() uploader.Policy {
 	return uploader.Policy{Redundancy: u.req.Redundancy, Lifetime: u.req.Lifetime, AutoRenew: u.req.AutoRenew}
 }
 
-// Sync waits until all that is in an upload directory is with providers.
-func (n *Node) Sync(ctx context.Context, dir string) (api.Synced, error) {
+// Sync waits until all that is in an upload directory is with providers, and tells how far that is meanwhile.
+func (n *Node) Sync(ctx context.Context, dir string, told func(api.SyncProgress)) (api.Synced, error) {
 	u, err := n.uploadAt(dir)
 	if err != nil {
 		return api.Synced{}, err
@@ -332,6 +332,7 @@ func (n *Node) Sync(ctx context.Context, dir string) (api.Synced, error) {
 	u.changed()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
+	var last time.Time
 	for {
 		s, err := u.set.State(ctx)
 		if err != nil {
@@ -339,6 +340,14 @@ func (n *Node) Sync(ctx context.Context, dir string) (api.Synced, error) {
 		}
 		if s.Synced {
 			return u.synced(ctx, s)
+		}
+		if told != nil && time.Since(last) >= syncProgressEvery {
+			p, err := u.progress(s)
+			if err != nil {
+				return api.Synced{}, answer(err)
+			}
+			told(p)
+			last = time.Now()
 		}
 		select {
 		case <-ctx.Done():

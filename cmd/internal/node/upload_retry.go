@@ -109,22 +109,28 @@ func (n *Node) uploadPath(of api.UploadRef) (*uploadDir, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	p := of.Path
+	p, err := u.staged(of.Path)
+	return u, p, err
+}
+
+// staged is the path in the staging tree that a request means.
+func (u *uploadDir) staged(of string) (p string, err error) {
+	p = of
 	if filepath.IsAbs(p) {
 		if p, err = resolveParent(p); err == nil {
 			p, err = filepath.Rel(u.dir, p)
 		}
 		if err != nil {
-			return nil, "", answer(err)
+			return "", answer(err)
 		}
 	}
 	if p = path.Clean(p); p == ".." || strings.HasPrefix(p, "../") {
-		return nil, "", &api.Error{Code: api.CodeUsage, Message: fmt.Sprintf("%s is not below %s", of.Path, u.dir)}
+		return "", &api.Error{Code: api.CodeUsage, Message: fmt.Sprintf("%s is not below %s", of, u.dir)}
 	}
 	if p == "." {
 		p = ""
 	}
-	return u, p, nil
+	return p, nil
 }
 
 // uploadAt finds the upload directory that is mounted on dir.

@@ -34,6 +34,7 @@ const partsMark = dataset.Mark("manifest parts")
 type uploadSink struct {
 	u     *uploadDir
 	id    [6]byte // of the upload directory, in its files' IDs
+	news  groupNews
 	store ds.Datastore
 	key   ds.Key
 
@@ -63,8 +64,7 @@ var _ dataset.Sink = (*uploadSink)(nil)
 
 func openUploadSink(ctx context.Context, u *uploadDir) (*uploadSink, error) {
 	s := &uploadSink{u: u, store: u.n.cfg.Repo.Datastore(repo.PrefixUploadParts), key: ds.NewKey(u.req.Name)}
-	sum := sha256.Sum256([]byte(u.req.Name))
-	copy(s.id[:], sum[:])
+	s.id = uploadedBy(u.req.Name)
 	b, err := s.store.Get(ctx, s.key)
 	if errors.Is(err, ds.ErrNotFound) {
 		return s, nil
@@ -76,6 +76,13 @@ func openUploadSink(ctx context.Context, u *uploadDir) (*uploadSink, error) {
 		return nil, fmt.Errorf("read the parts of manifests: %w", err)
 	}
 	return s, nil
+}
+
+// uploadedBy is what the IDs of an upload directory's files at the uploader begin with.
+func uploadedBy(name string) (id [6]byte) {
+	sum := sha256.Sum256([]byte(name))
+	copy(id[:], sum[:])
+	return id
 }
 
 // file is the ID of one of the directory's files at the uploader.
@@ -222,7 +229,11 @@ func (s *uploadSink) saveLocked(ctx context.Context) error {
 // watch tells the dataset what is with providers, until ctx ends.
 func (s *uploadSink) watch(ctx context.Context) {
 	for ctx.Err() == nil {
+		s.news.begin()
 		err := s.u.n.uploader.Watch(ctx, func(f uploader.FileStatus) bool {
+			if s.owns(f.ID) {
+				s.news.hear(f)
+			}
 			if f.State == uploader.Uploaded && s.owns(f.ID) {
 				if err := s.placed(ctx, f.ID); err != nil && ctx.Err() == nil {
 					s.u.n.log.Error("what is uploaded is not noted", "path", s.u.dir, "error", err)

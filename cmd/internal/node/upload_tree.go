@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/holdfastfs/holdfast/fs"
+	"github.com/holdfastfs/holdfast/uploader"
 	"github.com/holdfastfs/holdfast/uploader/dataset"
 )
 
@@ -166,13 +167,26 @@ func (u *uploadDir) Status(ctx context.Context, id fs.FileID) (fs.Status, error)
 		return fs.Status{}, err
 	}
 	s := fs.Status{CID: f.CID, State: "uploading", Progress: fmt.Sprintf("%d of %d blocks", f.Placed, f.Blocks)}
+	full := errors.Is(f.Err, dataset.ErrFull)
+	if f.Err != nil {
+		s.Err = f.Err.Error()
+	}
 	switch {
-	case f.Err != nil:
-		s.State, s.Err = "failed", f.Err.Error()
+	case f.Err != nil && !full:
+		s.State = "failed"
 	case !f.CID.Defined():
 		s.State, s.Progress = "created", ""
-	case f.Placed == f.Blocks && !f.Closed:
-		s.State = "uploaded"
+	case full:
+	default:
+		news := u.sink.news.of(u.sink, f.Groups)
+		switch {
+		case news.State == uploader.Failed:
+			s.State, s.Err = "failed", news.Reason
+		case news.State != uploader.Uploaded:
+			s.Err = news.Reason
+		case f.Placed == f.Blocks && !f.Closed:
+			s.State = "uploaded"
+		}
 	}
 	return s, nil
 }
