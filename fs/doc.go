@@ -48,7 +48,7 @@
 // Open files go through to staging (passthrough) where kernel and rights allow, so their bytes never come here. That
 // also means that nobody sees the last write: a file counts as complete when its last writable descriptor is closed
 // and the staged file takes a read lease, which it refuses while a writable mapping lives. Then [Versions.Closed] is
-// called, once a version, however often the file was flushed. Files under temporary names wait for their rename, for
+// called, once a version, however often the file was flushed. Files made under temporary names wait for their rename, for
 // UploadConfig.TempWait at most. Files without a name are never told of.
 //
 // fsync of a file or directory makes it durable in staging, and is the only barrier: syncfs does not reach us, as the

@@ -149,5 +149,9 @@ func (u *Upload) Evict(ctx context.Context, f File, c cid.Cid) error { return u.
 // stay open or mapped, or wait for their rename, beyond a second.
 func (u *Upload) Settle(ctx context.Context) error { return u.tree.settled(ctx) }
 
+// EndWaits has the files that were closed under temporary names, and wait for their rename, count as complete now. They
+// are reported when it returns, or will be as Settle says.
+func (u *Upload) EndWaits() { u.tree.endWaits() }
+
 // Staged tells the bytes that staged files take on the disk, as last measured, and the quota, 0 for none.
 func (u *Upload) Staged() (used, quota int64) { return u.tree.quota.measured(), u.tree.quota.limit }

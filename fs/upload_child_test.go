@@ -213,7 +213,7 @@ func (c *uploadChild) strays() (list []string) {
 	temps := newTempNames(c.spec.Upload.TempNames)
 	root := c.spec.Upload.Staging
 	must(0, filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() || temps.match(d.Name()) {
+		if err != nil || !d.Type().IsRegular() {
 			return err
 		}
 		var st unix.Statx_t
@@ -222,6 +222,9 @@ func (c *uploadChild) strays() (list []string) {
 		there[rel] = true
 		must(0, unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW, statMask, &st))
 		must(unix.Getxattr(path, xattrID, id[:]))
+		if _, told := c.told.records[id]; !told && temps.match(d.Name()) {
+			return nil // it waits for its rename
+		}
 		if c.told.where[rel] != id {
 			list = append(list, fmt.Sprintf("%s is %s, told %s", rel, id, c.told.where[rel]))
 		} else if v := versionOf(&st); c.told.records[id] != v {
@@ -230,7 +233,7 @@ func (c *uploadChild) strays() (list []string) {
 		return nil
 	}))
 	for path := range c.told.where {
-		if !there[path] && !temps.match(filepath.Base(path)) {
+		if !there[path] {
 			list = append(list, path+" is not there")
 		}
 	}
@@ -307,6 +310,8 @@ func (c *uploadChild) do(verb string, args []string) any {
 		defer c.told.mu.Unlock()
 		c.told.closed, c.told.opened, c.told.found, c.told.changes = nil, nil, nil, nil
 		c.told.leaving, c.told.keepable = nil, 0
+	case "endwaits":
+		c.up.EndWaits()
 	case "settle":
 		return okOr(c.up.Settle(context.Background()))
 	case "evict":

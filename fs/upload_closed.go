@@ -73,6 +73,13 @@ func (t *uploadTree) tryReport(n *staged) (verdict, error) {
 		return verdictFailed, fmt.Errorf("tell that %s is complete: %w", f.Path, err)
 	}
 	n.mu.Lock()
+	waited := n.temp != tempNone
+	n.temp = tempNone
+	n.mu.Unlock()
+	if waited {
+		t.tellNames(n, *f)
+	}
+	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.writers == 0 { // who wrote and closed meanwhile waits for us, and finds another version
 		n.before, n.unstated, n.pending, n.racy = f.Version, false, false, racy(f.Version)
@@ -101,7 +108,7 @@ func (t *uploadTree) completed(n *staged) (*File, verdict, error) {
 		t.recordLocked(n) // attributes of a stub may change; its bytes may not
 		return nil, verdictDone, nil
 	}
-	if t.temps.match(n.name) {
+	if n.temp == tempWaits {
 		if n.tempUntil.IsZero() {
 			n.tempUntil = time.Now().Add(t.cfg.TempWait)
 		}

@@ -230,6 +230,63 @@ func TestUploadTemporary(t *testing.T) {
 	eventually(t, "both are reported", func() bool { return len(short.told().Closed) == 2 })
 }
 
+// TestUploadLooksTemporary gives names of editors and copying tools to what has not been made under them, and ends the wait
+// of what was.
+func TestUploadLooksTemporary(t *testing.T) {
+	u := mountUpload(t, uploadSpec{Records: filepath.Join(t.TempDir(), "records"), TempWait: 1 << 50})
+	write(t, u.path("notes"), "text")
+	write(t, u.path("linked"), "text")
+	u.expectClosed(t, "notes", "linked")
+	half := openAs(t, u.path("half"), os.O_CREATE|os.O_WRONLY)
+	for from, to := range map[string]string{"notes": ".env.Sample", "half": "half~"} {
+		if err := os.Rename(u.path(from), u.path(to)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Link(u.path("linked"), u.path("linked~")); err != nil {
+		t.Fatal(err)
+	}
+	u.ok("settle")
+	u.ok("clear") // of what was just written nobody knows whether it is what was told
+	half.WriteString("text")
+	half.Close()
+	write(t, u.path(".env.Sample"), "another version")
+	u.expectClosed(t, "half~", ".env.Sample")
+	u.expectInStep(t)
+
+	// One more name, or another such, ends the wait; all names count then.
+	for _, name := range []string{"one~", "two~", "three~", "four~", "five~"} {
+		write(t, u.path(name), "waits")
+	}
+	u.expectClosed(t)
+	if err := os.Link(u.path("one~"), u.path("uno~")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(u.path("two~"), u.path("due~")); err != nil {
+		t.Fatal(err)
+	}
+	if told := u.told(); !slices.ContainsFunc(told.Changes, func(c Change) bool { return c.Kind == Made && c.Path == "uno~" && c.File.Version != Version{} }) {
+		t.Errorf("the link was not told of with its file: %+v", told.Changes)
+	}
+	u.expectClosed(t, "one~", "due~")
+	u.expectInStep(t)
+
+	// What is told of stays so over a restart; what waits is told of when the mount ends, or somebody says so.
+	os.Remove(u.path("three~"))
+	u.ok("endwaits")
+	u.expectClosed(t, "four~", "five~")
+	write(t, u.path("late~"), "waits")
+	u.expectClosed(t)
+	u.ok("unmount")
+	if told := u.told(); !slices.Equal(paths(told.Closed), []string{"late~"}) {
+		t.Errorf("closed: %q", paths(told.Closed))
+	}
+	u.kill()
+	v := u.again()
+	write(t, v.path("due~"), "another version")
+	v.expectClosed(t, "due~")
+}
+
 // TestUploadNameless has files without names written: nobody is told, until they get one.
 func TestUploadNameless(t *testing.T) {
 	bothWays(t, func(t *testing.T, u *uploaded) {

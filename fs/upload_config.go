@@ -42,12 +42,14 @@ type UploadConfig struct {
 	// Timeout is the time after which a request that still waits, for a block or for fsync, fails. Default 25 s.
 	Timeout time.Duration
 
-	// TempNames are patterns, as of path.Match, of names that editors and copying tools use until they rename. Nil
-	// means those of vim and emacs, and rsync's; an empty list means none.
+	// TempNames are patterns, as of path.Match, of names that editors and copying tools use until they rename, or
+	// TempEditors or TempRsync. A file that is made under such a name is reported when it has another, or one more; what
+	// was there before, a directory or a symbolic link may have any name. Nil means TempEditors and TempRsync; an
+	// empty list means none.
 	TempNames []string
 
-	// TempWait is how long a closed file under such a name may wait for its rename before it counts as complete
-	// all the same. Default 10 minutes.
+	// TempWait is how long a closed file may wait for its rename before it counts as complete all the same. At the end
+	// of the mount it does. Default 10 minutes.
 	TempWait time.Duration
 
 	// AllowOther lets other users than the mounting one in; modes are then checked as on any file system.

@@ -60,12 +60,13 @@ type staged struct {
 	flushed   bool // a writer has flushed, and may be about to close
 	counted   bool // charged is in quota.used
 	charged   int64
-	gone      bool      // the last name was removed
-	pending   bool      // somebody wrote, or may have, since the file was last reported or found to be unchanged
-	unstated  bool      // content or attributes differ from what was reported, whatever before says
-	before    Version   // as reported or found unchanged; with pending, as it was before that
-	racy      bool      // before may hold, too, for what was written in the same tick of the clock
-	tempUntil time.Time // when a temporary name has waited enough; zero: not waiting
+	gone      bool    // the last name was removed
+	pending   bool    // somebody wrote, or may have, since the file was last reported or found to be unchanged
+	unstated  bool    // content or attributes differ from what was reported, whatever before says
+	before    Version // as reported or found unchanged; with pending, as it was before that
+	racy      bool    // before may hold, too, for what was written in the same tick of the clock
+	temp      tempState
+	tempUntil time.Time // when a temporary name has waited enough; zero: not known yet
 }
 
 // place is a name in a directory.
@@ -343,6 +344,21 @@ func (t *stagedTable) pathLocked(n *staged) (string, bool) {
 		}
 	}
 	return string(buf), true
+}
+
+// paths are the paths of all names of n that are known.
+func (t *stagedTable) paths(n *staged) (list []string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, at := range append([]place{{n.parent, n.name}}, n.others...) {
+		if at.parent == nil {
+			continue
+		}
+		if dir, ok := t.pathLocked(at.parent); ok {
+			list = append(list, joinPath(dir, at.name))
+		}
+	}
+	return list
 }
 
 // size is the number of inodes known.

@@ -168,6 +168,12 @@ func TestTempNames(t *testing.T) {
 			t.Errorf("%q: %v", name, !want)
 		}
 	}
+	editors := Temporary([]string{TempEditors, "*.part"})
+	for name, want := range map[string]bool{".a.swp": true, "x.part": true, ".a.b.Xy12zQ": false, "@editors": false} {
+		if editors(name) != want {
+			t.Errorf("%q: %v", name, !want)
+		}
+	}
 	if none := newTempNames([]string{}); none.match(".a.swp") || none.match(".a.Xy12zQ") {
 		t.Error("an empty list matches")
 	}

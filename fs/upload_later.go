@@ -154,12 +154,12 @@ func (t *uploadTree) takeDue(now time.Time) (ready, through []*staged, wait time
 	return ready, through, wait
 }
 
-// takeClosed gives, held, the files whose report was put off for something else than a rename.
-func (t *uploadTree) takeClosed() (files []*staged) {
+// takeClosed gives, held, the files whose report was put off, for a rename or something else.
+func (t *uploadTree) takeClosed(temp bool) (files []*staged) {
 	t.closings.mu.Lock()
 	defer t.closings.mu.Unlock()
 	for n, x := range t.closings.due {
-		if !x.temp {
+		if x.temp == temp {
 			t.table.hold(n)
 			files = append(files, n)
 		}

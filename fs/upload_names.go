@@ -71,6 +71,7 @@ func (t *uploadTree) made(parent *staged, name string, caller *fuse.Caller, mode
 	if n.kind == syscall.S_IFREG {
 		n.mu.Lock()
 		n.counted, n.unstated = true, true
+		t.madeTemp(n, name)
 		n.mu.Unlock()
 		t.settle(n)
 	} else {
@@ -149,6 +150,7 @@ func (t *uploadTree) linked(n, parent *staged, name string) {
 	fresh := n.gone
 	n.gone = false
 	n.mu.Unlock()
+	defer t.named(n)
 	if !fresh {
 		n.settling.Lock() // a report of the version before comes before
 		t.told(Change{Kind: Made, File: t.unchangedFile(n)}, parent, name)
@@ -227,6 +229,7 @@ func (t *uploadTree) created(fd int, parent *staged, name string, in *fuse.Creat
 		n.fileID, n.stubKnown, n.counted, n.unstated, n.gone = id, true, true, true, parent == nil
 		n.writers++
 		n.heard = true // nobody knows of it yet
+		t.madeTemp(n, name)
 		n.mu.Unlock()
 		n.unstable.Store(true)
 		if err = t.admit(h, &out.OpenOut); err != nil || !h.write {

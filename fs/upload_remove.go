@@ -167,9 +167,9 @@ func (t *uploadTree) move(c *call, m *move, fromDir, toDir int) (err error) {
 	if err := t.moveNow(m, fromDir, toDir); err != nil {
 		return err
 	}
-	t.renamedFile(m.source.n, m.oldName)
+	t.named(m.source.n)
 	if m.flags&unix.RENAME_EXCHANGE != 0 {
-		t.renamedFile(m.target.n, m.newName)
+		t.named(m.target.n)
 	}
 	return nil
 }
@@ -221,18 +221,4 @@ func (t *uploadTree) moved(m *move) {
 		defer target.n.mu.Unlock()
 		t.recordLocked(target.n)
 	}
-}
-
-// renamedFile reports a file whose old name was one that waits for its rename: it may be complete by its new one.
-func (t *uploadTree) renamedFile(n *staged, oldName string) {
-	if n.kind != syscall.S_IFREG || !t.temps.match(oldName) {
-		return
-	}
-	n.mu.Lock()
-	n.tempUntil = zeroTime
-	if n.writers == 0 {
-		n.unstated = true
-	}
-	n.mu.Unlock()
-	t.settle(n)
 }

@@ -110,6 +110,9 @@ func (s *scan) file(n *staged, st *unix.Statx_t) error {
 	}
 	n.mu.Lock()
 	n.before, n.unstated = recorded, !known
+	if !known && now.Nlink == 1 {
+		t.madeTemp(n, n.name)
+	}
 	n.mu.Unlock()
 	if !known || recorded != f.Version {
 		s.told++

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
-	"time"
 
 	"github.com/holdfastfs/holdfast/fs/unixfs"
 	"github.com/ipfs/go-cid"
@@ -357,5 +356,3 @@ func pwriteAll(fd int, b []byte, off int64) error {
 	}
 	return nil
 }
-
-var zeroTime time.Time

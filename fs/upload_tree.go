@@ -88,12 +88,14 @@ func (t *uploadTree) letGo() {
 	t.shutdown()
 }
 
-// finish closes what the kernel left open. A file that it left open for writing is reported at the next start.
+// finish closes what the kernel left open. A file that it left open for writing is reported at the next start; one that
+// waits for its rename counts as complete, as nobody can rename it any more.
 func (t *uploadTree) finish() {
 	t.closings.stop()
 	t.work.Wait()
 	t.handles.closeAll()
-	for _, n := range t.takeClosed() {
+	t.endWaits()
+	for _, n := range t.takeClosed(false) {
 		t.settle(n)
 		t.table.release(n)
 	}

@@ -11,8 +11,8 @@
 //
 // # What is in the tree
 //
-// Names that are temporary (Config.Temporary) are left out until they are renamed, or closed all the same; a temporary
-// directory with all below it. A file appears in the version that was imported last; a name whose file has no such
+// Files under names that are temporary (Config.Temporary) are left out until they are told of as Closed, under that name
+// or another; from then on their names do not matter. A file appears in the version that was imported last; a name whose file has no such
 // version yet is left out. Special files, and names that UnixFS cannot hold, are left out. Modes and times are kept.
 // The root has the CID that dag.Builder gives the same tree.
 //

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -43,7 +42,6 @@ type uploadDir struct {
 	sink *uploadSink
 
 	withheld *withheld
-	keeps    *keeps
 	room     *room
 	reader   *unixfs.Reader // of evicted files
 
@@ -108,15 +106,12 @@ func (n *Node) openUpload(ctx context.Context, dir string, req api.UploadRequest
 	if err == nil {
 		u.withheld, err = openWithheld(ctx, u.sink.store, u.sink.key.ChildString("cancelled"))
 	}
-	if err == nil {
-		u.keeps, err = openKeeps(ctx, u.sink.store, u.sink.key.ChildString("kept"))
-	}
 	if err != nil {
 		return nil, err
 	}
 	prefix := append(append([]byte{}, repo.PrefixDatasets...), req.Name+"\x00"...)
 	u.set, err = dataset.Open(ctx, dataset.Config{DB: n.cfg.Repo.DB, Prefix: prefix, Store: fullStore{uploadStore{u}}, Staging: u, Sink: fullSink{u.sink},
-		Data: req.Protect.K, Parity: req.Protect.M, MostPending: n.mostPending(), Temporary: u.keeps.temporary, Flush: n.store.Sync})
+		Data: req.Protect.K, Parity: req.Protect.M, MostPending: n.mostPending(), Temporary: fs.Temporary(nil), Flush: n.store.Sync})
 	return u, err
 }
 
@@ -299,16 +294,6 @@ func (u *uploadDir) changed() {
 	}
 }
 
-// temporary says which names wait for their rename: those of editors and rsync.
-func temporary(name string) bool {
-	for _, pattern := range []string{".*.sw[a-z]", ".*.??????", "4913", "*~"} {
-		if ok, err := path.Match(pattern, name); err == nil && ok {
-			return true
-		}
-	}
-	return false
-}
-
 // policy is how providers keep what is in the directory.
 func (u *uploadDir) policy() uploader.Policy {
 	return uploader.Policy{Redundancy: u.req.Redundancy, Lifetime: u.req.Lifetime, AutoRenew: u.req.AutoRenew}
@@ -324,6 +309,7 @@ func (n *Node) Sync(ctx context.Context, dir string, told func(api.SyncProgress)
 	m := u.mount
 	u.mu.Unlock()
 	if m != nil {
+		m.EndWaits()
 		if err := m.Settle(ctx); err != nil {
 			return api.Synced{}, answer(err)
 		}

@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"errors"
-	"path"
 	"slices"
 	"time"
 
@@ -112,7 +111,7 @@ func (u *uploadDir) rescan(ctx context.Context) error {
 			return nil // it never was closed: the next mount looks at it
 		}
 		v, known, err := u.Recorded(ctx, f.File)
-		if err == nil && (!known || v != f.Version) && !u.keeps.temporary(path.Base(f.Path)) {
+		if err == nil && (!known || v != f.Version) {
 			err = u.Closed(ctx, f.File)
 		}
 		return err
@@ -142,6 +141,7 @@ func (n *Node) Pending(ctx context.Context, dir string) (api.Pending, error) {
 	m := u.mount
 	u.mu.Unlock()
 	if m != nil {
+		m.EndWaits()
 		if err := m.Settle(counting); err != nil && counting.Err() == nil {
 			return out, answer(err)
 		}

@@ -112,12 +112,9 @@ func (u *uploadDir) Changed(ctx context.Context, c fs.Change) {
 	switch c.Kind {
 	case fs.Renamed:
 		change.Kind = dataset.Renamed
-		u.keepName(ctx, c.To, c.Dir)
 		u.move(c.Path, c.To, false)
 	case fs.Swapped:
 		change.Kind = dataset.Swapped
-		u.keepName(ctx, c.To, c.Dir)
-		u.keepName(ctx, c.Path, true)
 		u.move(c.Path, c.To, true)
 	case fs.Removed:
 		if c.Last {
