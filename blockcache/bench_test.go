@@ -42,6 +42,17 @@ func BenchmarkPutBody(b *testing.B) {
 			must(b, s.Sync(b.Context()))
 		}
 	})
+	b.Run("lent", func(b *testing.B) {
+		from := &shelf{dir: b.TempDir()}
+		writeNative(b, from.path("file"), f.leaves)
+		s := newBox(b, StoreConfig{Lender: from})
+		b.SetBytes(int64(len(f.bytes)))
+		b.ResetTimer()
+		for i := range b.N {
+			must(b, lendAgain(b, s.Store, from, "file", f).Commit(b.Context(), randBlock(b, uint64(i), 8).Cid()))
+			must(b, s.Sync(b.Context()))
+		}
+	})
 	b.Run("placed", func(b *testing.B) {
 		s := newBox(b, StoreConfig{})
 		b.SetBytes(int64(len(f.bytes)))

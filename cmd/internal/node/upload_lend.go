@@ -30,11 +30,15 @@ const (
 type lender struct {
 	n *Node
 
-	// commits is held, by file, while a loan is made or ended, so that none is made of what was just given back.
-	commits [64]sync.Mutex
+	mu    sync.Mutex // guards what follows
+	open  map[importKey]*importFile
+	turns map[importKey]*lendTurn
+}
 
-	mu   sync.Mutex                // guards open
-	open map[importKey]*importFile // staged files that are open to be imported
+// lendTurn is held while a loan of a file is made or ended, so that none is made of what was just given back.
+type lendTurn struct {
+	sync.Mutex
+	users int // guarded by lender.mu
 }
 
 var _ blockcache.Lender = (*lender)(nil)
@@ -45,13 +49,29 @@ type importKey struct {
 	id fs.FileID
 }
 
-func newLender(n *Node) *lender { return &lender{n: n, open: make(map[importKey]*importFile)} }
+func newLender(n *Node) *lender {
+	return &lender{n: n, open: make(map[importKey]*importFile), turns: make(map[importKey]*lendTurn)}
+}
 
 // lock excludes other changes of a file's loans.
-func (l *lender) lock(id fs.FileID) (unlock func()) {
-	m := &l.commits[int(id[0])%len(l.commits)]
-	m.Lock()
-	return m.Unlock
+func (l *lender) lock(k importKey) (unlock func()) {
+	l.mu.Lock()
+	t := l.turns[k]
+	if t == nil {
+		t = &lendTurn{}
+		l.turns[k] = t
+	}
+	t.users++
+	l.mu.Unlock()
+	t.Lock()
+	return func() {
+		t.Unlock()
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if t.users--; t.users == 0 {
+			delete(l.turns, k)
+		}
+	}
 }
 
 // loanName is the name by which a directory's file is lent.
@@ -185,7 +205,7 @@ type lentBody struct {
 // Commit implements dag.Body. Of a file that somebody writes, or removes, nothing is committed, and its import is told
 // that it has changed.
 func (b *lentBody) Commit(ctx context.Context, file cid.Cid) error {
-	defer b.f.l.lock(b.f.key.id)()
+	defer b.f.l.lock(b.f.key)()
 	st, err := b.f.Stat()
 	if err != nil || st != b.st {
 		b.f.changed.Store(true)
@@ -202,13 +222,13 @@ func (b *lentBody) Commit(ctx context.Context, file cid.Cid) error {
 
 // reclaim ends the loan of a file whose bytes are about to change, or to go.
 func (l *lender) reclaim(ctx context.Context, u *uploadDir, id fs.FileID) error {
-	defer l.lock(id)()
+	defer l.lock(importKey{u, id})()
 	return l.n.store.Reclaim(ctx, u.loanName(id))
 }
 
 // takeOver ends the loan of a file whose last name is about to go, by giving it another.
 func (l *lender) takeOver(ctx context.Context, u *uploadDir, id fs.FileID, keep func(path string) error) error {
-	defer l.lock(id)()
+	defer l.lock(importKey{u, id})()
 	return l.n.store.TakeOver(ctx, u.loanName(id), keep)
 }
 
