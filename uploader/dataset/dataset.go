@@ -13,6 +13,7 @@ import (
 	blocks "github.com/ipfs/go-block-format"
 
 	"github.com/holdfastfs/holdfast/erasure"
+	"github.com/holdfastfs/holdfast/exchange/payment/durable"
 )
 
 // Config says what a dataset stands on. DB, Store, Staging, Sink and Data are required.
@@ -35,6 +36,9 @@ type Config struct {
 
 	// Flush brings all that was committed to the disk. Default: the database's own Sync.
 	Flush func(ctx context.Context) error
+
+	// Room says why nothing may be written to the database; nil: it may. Default: what durable.Room says.
+	Room func() error
 }
 
 const defaultQuiet = 2 * time.Second
@@ -58,6 +62,10 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Flush == nil {
 		db := c.DB
 		c.Flush = func(context.Context) error { return db.Sync() }
+	}
+	if c.Room == nil {
+		db := c.DB
+		c.Room = func() error { return durable.Room(db, durable.MinFree) }
 	}
 	return c, nil
 }
@@ -93,10 +101,11 @@ type Dataset struct {
 	totals tally
 	todo   todo
 
-	// trouble guards missing, full, and failures: why files could not be read; at most maxFailures.
+	// trouble guards missing, untold, full, and failures: why files could not be read; at most maxFailures.
 	trouble  sync.Mutex
 	failures map[FileID]error
 	missing  missing
+	untold   untold
 	full     fullness
 
 	beforeCommit func() error // for tests
@@ -206,7 +215,7 @@ func (d *Dataset) Hurried() bool { return d.hurry.Load() }
 
 // catchUp does what does not wait for a quiet time.
 func (d *Dataset) catchUp(ctx context.Context) error {
-	if err := d.resume(ctx); err != nil {
+	if err := inTurn(ctx, d.resume, d.catchMissed); err != nil {
 		return err
 	}
 	return d.takeIn(ctx)

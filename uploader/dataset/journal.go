@@ -54,7 +54,9 @@ func decodeChange(v []byte) (Change, error) {
 	return c, d.end("change")
 }
 
-// Told takes a change down. Changes of one name or file come in their order. It waits for no other work.
+// Told takes a change down. Changes of one name or file come in their order. It waits for no other work. After an error
+// the tree is scanned before anything else counts as synced, so that the change is not lost; a version that was closed is
+// to be told again.
 func (d *Dataset) Told(_ context.Context, c Change) error {
 	if c.Kind < Closed || c.Kind > Swapped || c.Kind == Closed && c.File == (FileID{}) {
 		return errors.New("change of an unknown kind, or of no file")
@@ -98,6 +100,7 @@ func (d *Dataset) note(c Change) error {
 		return x.set(d.key(keyJournal, n), c.encode())
 	})
 	if err != nil {
+		d.miss(c)
 		return fmt.Errorf("note change: %w", err)
 	}
 	return nil

@@ -5,6 +5,7 @@ import "encoding/binary"
 // The kinds of keys below the prefix. Numbers are big-endian, so that their order is that of the keys.
 const (
 	keySeq      = 'n' // → the next number not yet lent out
+	keyCode     = 'C' // → k and m
 	keyJournal  = 'j' // number → event
 	keyTold     = 'v' // file → version told of last
 	keyClosed   = 'c' // file → to be imported

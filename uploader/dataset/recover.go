@@ -10,6 +10,9 @@ func (d *Dataset) recover(ctx context.Context) error {
 	if err := d.readSeq(); err != nil {
 		return err
 	}
+	if err := d.checkCode(ctx); err != nil {
+		return err
+	}
 	if err := d.count(); err != nil {
 		return err
 	}

@@ -20,7 +20,7 @@ type State struct {
 
 // State returns how far the dataset is. It reads what is not placed yet, no more.
 func (d *Dataset) State(context.Context) (s State, err error) {
-	var waits bool
+	waits, overlooked := false, d.overlooked()
 	err = d.glance(func(g *glance) error {
 		root, _, err := g.dir(rootDir)
 		if err != nil {
@@ -54,7 +54,7 @@ func (d *Dataset) State(context.Context) (s State, err error) {
 		}
 		return err
 	})
-	s.Synced = err == nil && !waits && s.Busy == 0 && s.Unplaced == 0 && s.Placed.ID != 0 && s.Placed.ID == s.Latest.ID
+	s.Synced = err == nil && !waits && !overlooked && s.Busy == 0 && s.Unplaced == 0 && s.Placed.ID != 0 && s.Placed.ID == s.Latest.ID
 	return s, err
 }
 

@@ -22,6 +22,7 @@ type tx struct {
 	was   map[GroupID]groupHead
 	tally tally // what the totals change by
 
+	wrote   bool
 	touched []touched // keys that are remembered
 }
 
@@ -35,6 +36,9 @@ func (d *Dataset) commit(do func(x *tx) error) error {
 	err := do(x)
 	if err == nil {
 		err = x.writeHeads()
+	}
+	if err == nil && x.wrote {
+		err = d.cfg.Room() // a full disk ends the process that writes to the database's logs
 	}
 	if err == nil && d.beforeCommit != nil {
 		err = d.beforeCommit()
@@ -79,6 +83,7 @@ func (x *tx) set(key, value []byte) error {
 	if err := x.t.Set(key, value); err != nil {
 		return fmt.Errorf("write dataset: %w", err)
 	}
+	x.wrote = true
 	x.remember(key, false)
 	return nil
 }
@@ -91,6 +96,7 @@ func (x *tx) del(key []byte) error {
 	if err := x.t.Delete(key); err != nil {
 		return fmt.Errorf("write dataset: %w", err)
 	}
+	x.wrote = true
 	x.remember(key, true)
 	return nil
 }
