@@ -17,8 +17,9 @@ func (a *app) verifyCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify CID",
 		Short: "find out which blocks of content are here, at peers, recoverable or lost",
-		Long: `Looks for every block of content, in the local store and at peers. Of content that a manifest protects (add --protect) it also
-says what can be rebuilt from the stripes. --deep reads every block that is here, and fetches the others. Ends with 1 if anything is lost.`,
+		Long: `Looks for every block of content, in the local store and at peers. Of content that a manifest protects (add --protect), one that
+is known here or one that a peer tells of and that proves true, it also says what can be rebuilt from the stripes. --deep reads
+every block that is here, and fetches the others. Ends with 1 if anything is lost.`,
 		Example: "  holdfast verify bafy…\n  holdfast verify --deep --json bafy…",
 		Args:    args(1, 1, "one CID is"),
 		RunE: a.withNode(func(ctx context.Context, s *session, cmd *cobra.Command, args []string) error {

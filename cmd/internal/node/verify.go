@@ -65,7 +65,7 @@ func (n *Node) Verify(ctx context.Context, r api.Read, deep bool, progress func(
 	return v.report, answer(err)
 }
 
-// verifier begins a report on what r names, and opens a manifest that protects it, if one is known.
+// verifier begins a report on what r names, and opens a manifest that protects it, if one is known here or to a peer.
 func (n *Node) verifier(ctx context.Context, r api.Read, deep bool, progress func(api.Progress)) (*verifier, *erasure.Manifest, error) {
 	if r.Path != "" {
 		return nil, nil, &api.Error{Code: api.CodeUsage, Message: "a CID alone is wanted, without a path"}
@@ -82,21 +82,30 @@ func (n *Node) verifier(ctx context.Context, r api.Read, deep bool, progress fun
 	context.AfterFunc(ctx, cancel)
 	v.searching = searching
 	v.report.Root = root.String()
-	manifest := r.CID
-	if manifest.Equals(root) {
-		known, err := n.register.Of(ctx, root)
-		if err != nil || len(known) == 0 {
-			return v, nil, err
-		}
-		manifest = known[0]
-	}
-	m, err := n.manifestOf(ctx, manifest)
+	m, err := v.manifest(ctx, r.CID)
 	if err != nil {
 		return nil, nil, err
 	}
-	v.report.Manifest = manifest.String()
-	v.report.K, v.report.M = m.Code()
+	if m != nil {
+		v.report.Manifest = m.CID().String()
+		v.report.K, v.report.M = m.Code()
+	}
 	return v, m, nil
+}
+
+// manifest opens the manifest that c is, or one that protects c: which is known here, or which a peer tells of.
+func (v *verifier) manifest(ctx context.Context, c cid.Cid) (*erasure.Manifest, error) {
+	if !c.Equals(v.root) {
+		return v.n.manifestOf(ctx, c)
+	}
+	known, err := v.n.register.Of(ctx, v.root)
+	if err != nil {
+		return nil, err
+	}
+	if len(known) == 0 {
+		return v.askManifest(ctx)
+	}
+	return v.n.manifestOf(ctx, known[0])
 }
 
 // stripes calls do for every stripe, several at a time.
@@ -298,9 +307,7 @@ func (v *verifier) level(ctx context.Context, wants []unixfs.Want, seen *cid.Set
 }
 
 func (v *verifier) children(ctx context.Context, w unixfs.Want) ([]unixfs.Want, error) {
-	ctx, cancel := context.WithTimeout(ctx, v.n.cfg.Settings.Timeout)
-	defer cancel()
-	b, err := v.n.blocks.Get(ctx, w)
+	b, err := v.block(ctx, w)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", w.CID, err)
 	}
