@@ -23,8 +23,8 @@
 //
 // # Promises
 //
-//   - No two columns of a group, and no two copies of a chunk, are counted where they lie with one provider;
-//     none is placed so. As long as there are enough, they are in different networks too.
+//   - No two columns of a group, and no two copies of a chunk, are counted where they lie with one provider. As
+//     long as there are enough, they are in different networks too. See Counting.
 //   - A link has one ID, one price and one expiry from its first request on. After a crash it goes on from
 //     its last state, with the same ID, and data from the first segment that is missing.
 //   - Nothing is paid without a verified pledge of exactly what was agreed; a link is paid once, keyed by
@@ -39,7 +39,22 @@
 //     here any more is rebuilt from its stripes.
 //   - One link's failure fails that link. A file has failed only while nothing is under way for it and no
 //     provider is left to ask; a candidate that appears takes it up again.
-//   - A file with fewer providers than its groups need waits and says so.
+//   - A file with fewer providers than its groups need waits and says so: how many they need, how many are known
+//     that do, and what the matter is with others.
+//
+// # Counting
+//
+// Which links a group counts is a matching: as many for each of its chunks as its files ask for, each with
+// another provider, and each link signed for long enough. A group is uploaded when it counts all that it
+// needs; then the loss of n providers costs its stripes n shards of each copy at most, whatever else these
+// providers keep.
+//
+// Each group counts for itself. A provider may keep two chunks of a group, where it counts with one of them:
+// the other is there because another group shares that chunk, or had nobody else for it, and then it has a
+// link with somebody else too, which this group counts. Such second links are made only where a group can't
+// count the first, and end once all groups of the chunk count as much without them. With as many providers
+// as a group has columns there is always a way, unless some don't take all of its chunks; where it takes
+// moving a chunk that is in the way of another, that is done as well.
 //
 // # Bounds
 //

@@ -36,6 +36,7 @@ type machine struct {
 	nextTask uint64
 	order    uint64 // of the last link
 	round    uint64 // of Ready
+	version  uint64 // of links, and of all else that plans follow from
 	timers   timers
 
 	dirty   []*chunk      // to be looked at
@@ -153,6 +154,7 @@ func newMachine(cfg terms, seed [32]byte) *machine {
 // Tick tells the time since the start, and that on the wall, and rings whatever waits for it.
 func (m *machine) Tick(now time.Duration, wall time.Time) {
 	m.now, m.wall = max(m.now, now), wall
+	m.version++
 	for t := m.timers.due(m.now); t != nil; t = m.timers.due(m.now) {
 		t.ring()
 	}
@@ -163,6 +165,7 @@ func (m *machine) Next() (time.Duration, bool) { return m.timers.next() }
 
 // Step takes one event in.
 func (m *machine) Step(event any) {
+	m.version++
 	switch e := event.(type) {
 	case fileEvent:
 		m.keep(e.file)
@@ -189,12 +192,14 @@ func (m *machine) Step(event any) {
 func (m *machine) Ready() ready {
 	m.round++
 	m.resolve()
-	for i := 0; i < len(m.dirty); i++ { // looking at one may make others dirty
-		m.dirty[i].dirty = false
-		m.reconsider(m.dirty[i])
+	for again := true; again; again = len(m.dirty) > 0 { // placing one may make others dirty, as may looking at one
+		for i := 0; i < len(m.dirty); i++ {
+			m.dirty[i].dirty = false
+			m.reconsider(m.dirty[i])
+		}
+		m.dirty = m.dirty[:0]
+		m.place()
 	}
-	m.dirty = m.dirty[:0]
-	m.place()
 	m.seek()
 	m.dispatch()
 	m.show()

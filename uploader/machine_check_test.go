@@ -41,6 +41,9 @@ func checkMachine(t testing.TB, m *machine) {
 	for _, c := range m.chunks {
 		checkChunk(t, m, c)
 	}
+	for _, g := range m.groups {
+		checkGroup(t, m, g)
+	}
 }
 
 func checkProviders(t testing.TB, m *machine) {
@@ -66,7 +69,8 @@ func checkProviders(t testing.TB, m *machine) {
 	}
 }
 
-// checkChunk checks that no provider has a chunk twice, or two columns of a group that were placed together.
+// checkChunk checks that no provider has a chunk twice, and that a chunk whose groups have all of it has no link that
+// none of them needs.
 func checkChunk(t testing.TB, m *machine, c *chunk) {
 	at := make(map[peer.ID]bool)
 	for _, l := range c.links {
@@ -78,14 +82,78 @@ func checkChunk(t testing.TB, m *machine, c *chunk) {
 		}
 		at[l.Provider] = true
 	}
-	held := m.tally(c, m.demand(c)).held
-	for _, l := range held {
-		for _, g := range c.groups {
-			for _, k := range g.chunks {
-				if m.wants(g).copies > 0 && k != c && slices.ContainsFunc(m.tally(k, m.demand(k)).held, func(o *link) bool { return o.provider == l.provider }) {
-					t.Fatalf("provider %s counts for two columns", l.Provider)
-				}
+	if d := m.demand(c); d.links == 0 || len(at) <= d.links || !m.kept(c) { // each of so few counts for the group that needs most
+		return
+	}
+	for _, l := range c.links {
+		if l.live() && !(l.renewal() && l.open()) && m.surplus(l) {
+			t.Fatalf("the link %s of chunk %s at %s is surplus", l.ID, c.id, l.Provider)
+		}
+	}
+}
+
+// checkGroup checks what a group counts: links that can be relied on, each with another provider, as many of each chunk
+// as it needs and no more; and all that is possible, by a count of its own.
+func checkGroup(t testing.TB, m *machine, g *group) {
+	p := m.plan(g)
+	count := make(map[*chunk]int)
+	by := make(map[peer.ID]*link)
+	for q, l := range p.at {
+		if l.provider != q || by[l.Provider] != nil || !l.live() || !slices.Contains(g.chunks, l.chunk) {
+			t.Fatalf("group %x counts link %s at %s", g.id[:4], l.ID, l.Provider)
+		}
+		by[l.Provider] = l
+		count[l.chunk]++
+	}
+	need, held := 0, 0
+	for i, e := range g.cells {
+		need, held = need+p.need[i], held+p.held[i]
+		if count[e.chunk] != p.has[i] || p.has[i] > p.need[i] || p.held[i] > p.has[i] {
+			t.Fatalf("group %x counts %d of %d links of chunk %s, and %d of them now", g.id[:4], p.has[i], p.need[i], e.chunk.id, p.held[i])
+		}
+	}
+	most := mostPairs(m, g, func(c *chunk) (all []peer.ID) {
+		for _, l := range c.links {
+			if l.State == LinkSigned && l.Expiry >= m.demand(c).need {
+				all = append(all, l.Provider)
+			}
+		}
+		return all
+	})
+	if held != most || need == 0 && len(by) > 0 {
+		t.Fatalf("group %x counts %d links and could count %d; it needs %d", g.id[:4], held, most, need)
+	}
+}
+
+// mostPairs returns how many of the links that a group needs are possible where each chunk may be with some providers,
+// and no provider is used twice. It is as simple as can be.
+func mostPairs(m *machine, g *group, with func(*chunk) []peer.ID) (n int) {
+	user := make(map[peer.ID]*chunk)
+	var seen map[peer.ID]bool
+	var try func(c *chunk) bool
+	try = func(c *chunk) bool {
+		for _, p := range with(c) {
+			if seen[p] {
+				continue
+			}
+			seen[p] = true
+			if user[p] == nil || try(user[p]) {
+				user[p] = c
+				return true
+			}
+		}
+		return false
+	}
+	for _, c := range g.chunks { // one that is there twice needs as many again
+		for range m.wants(g).copies {
+			seen = make(map[peer.ID]bool)
+			for p, k := range user { // what it has already is no news
+				seen[p] = k == c
+			}
+			if try(c) {
+				n++
 			}
 		}
 	}
+	return n
 }

@@ -23,7 +23,7 @@ func (m *machine) demand(c *chunk) (d demand) {
 		if s.copies == 0 {
 			continue
 		}
-		d.links = max(d.links, s.copies*occurrences(g, c))
+		d.links = max(d.links, s.copies*g.cells[g.cell(c)].times)
 		d.need, d.target = max(d.need, s.expiry), max(d.target, s.expiry)
 		if s.auto > 0 {
 			d.need = max(d.need, m.wall.Add(s.auto/renewFrom).Unix())
@@ -33,66 +33,10 @@ func (m *machine) demand(c *chunk) (d demand) {
 	return d
 }
 
-func occurrences(g *group, c *chunk) (n int) {
-	for _, k := range g.chunks {
-		if k == c {
-			n++
-		}
-	}
-	return n
-}
-
-// tally is what a chunk's links come to.
-type tally struct {
-	held    []*link // signed, for long enough
-	open    []*link // on their way
-	short   []*link // signed, to be renewed, or being renewed
-	surplus []*link // of no use once the others are there
-}
-
-func (m *machine) tally(c *chunk, d demand) (t tally) {
-	for _, l := range c.links {
-		switch {
-		case !l.live() || l.renewal() && l.open():
-		case m.beside(l):
-			t.surplus = append(t.surplus, l)
-		case l.open():
-			t.open = append(t.open, l)
-		case l.Expiry >= d.need:
-			t.held = append(t.held, l)
-		case l.renewedBy != nil && !m.hopeless(l) || l.renewedBy == nil && l.renewFails < m.cfg.limits.Tries:
-			t.short = append(t.short, l)
-		default:
-			t.surplus = append(t.surplus, l) // it lasts until others are there
-		}
-	}
-	return t
-}
-
 // hopeless says whether a link's renewal fails and fails and its end is near. It goes on, while the chunk goes to
 // somebody else as well.
 func (m *machine) hopeless(l *link) bool {
 	return l.renewedBy.tries >= m.cfg.limits.Tries && l.Expiry-m.wall.Unix() < (l.Expiry-l.Created)/(2*renewFrom)
-}
-
-// beside says whether the link's provider has another column of a group, from before.
-func (m *machine) beside(l *link) bool {
-	for _, g := range l.chunk.groups {
-		if m.wants(g).copies == 0 {
-			continue
-		}
-		for _, c := range g.chunks {
-			if c == l.chunk {
-				continue
-			}
-			for _, other := range c.links {
-				if other.live() && other.provider == l.provider && other.Order < l.Order {
-					return true
-				}
-			}
-		}
-	}
-	return false
 }
 
 // reconsider compares what a chunk has with what it should have.
@@ -103,17 +47,15 @@ func (m *machine) reconsider(c *chunk) {
 		m.letGo(c)
 		return
 	}
-	t := m.tally(c, d)
-	if len(t.held) >= d.links {
-		for _, l := range slices.Concat(t.surplus, t.open, t.short, t.held[d.links:]) {
-			m.failed(l, notNeeded, false)
-		}
-	} else {
-		for _, l := range t.short {
-			m.renew(l, d)
+	m.prune(c, d)
+	if !m.kept(c) {
+		for _, l := range slices.Clone(c.links) {
+			if m.classOf(l, d.need) == isShort && m.counts(l) {
+				m.renew(l, d)
+			}
 		}
 	}
-	m.lacks(c, max(0, d.links-len(t.held)-len(t.open)-len(t.short)))
+	m.lacks(c, m.lackOf(c))
 	m.watch(c)
 	m.trim(c)
 	m.showChunk(c)
@@ -237,20 +179,18 @@ func (m *machine) place() {
 // placeOne makes the links that a chunk lacks, or finds out that it has to wait.
 func (m *machine) placeOne(c *chunk) {
 	d := m.demand(c)
-	c.hope, c.short = false, ""
-	for c.lack > 0 && m.active < m.cfg.limits.Active {
-		var p *provider
-		if c.short = m.tooFew(c, d); c.short == "" {
-			p = m.choose(c, d)
+	c.hope, c.wait, c.short = false, false, ""
+	for c.lack = m.lackOf(c); c.lack > 0 && m.active < m.cfg.limits.Active; c.lack = m.lackOf(c) {
+		if c.short = m.tooFew(c, d); c.short == "" && (m.extend(c, d) || m.shift(c)) {
+			continue
 		}
-		if p == nil {
-			c.queue = isStuck
-			m.stuck = append(m.stuck, c)
-			m.showChunk(c)
-			return
+		if c.short == "" {
+			c.short = m.shortage(c, d)
 		}
-		m.created(c, p, d.target)
-		c.lack--
+		c.queue = isStuck
+		m.stuck = append(m.stuck, c)
+		m.showChunk(c)
+		return
 	}
 	c.queue = notQueued
 	if c.lack > 0 {
@@ -260,42 +200,59 @@ func (m *machine) placeOne(c *chunk) {
 	m.showChunk(c)
 }
 
-// tooFew says so where fewer providers are known than a group of the chunk needs and nothing of the
-// group is placed yet, or some may be known in a moment. It asks for quotes on the way.
-func (m *machine) tooFew(c *chunk, d demand) string {
-	for _, g := range c.groups {
-		s := m.wants(g)
-		if s.copies == 0 || begun(g) {
-			continue
+// extend makes one more link of a chunk with a provider that lets more of it be counted.
+func (m *machine) extend(c *chunk, d demand) bool {
+	p := m.choose(c, d)
+	if p != nil {
+		m.created(c, p, d.target)
+	}
+	return p != nil
+}
+
+// tooFew says so where fewer providers are known than each group that lacks links of the chunk needs and nothing of
+// such a group is placed yet, or some may be known in a moment. It asks for quotes on the way.
+func (m *machine) tooFew(c *chunk, d demand) (text string) {
+	for _, x := range m.lackingGroups(c) {
+		why := ""
+		if !begun(x.group) {
+			why = m.tooFewFor(x, c, d)
 		}
-		need, most := s.copies*len(g.chunks), int64(0)
-		for _, k := range g.chunks {
-			most = max(most, k.bytes)
+		if why == "" {
+			return ""
 		}
-		known, others, why := 0, 0, ""
-		for _, p := range m.known {
-			switch m.judge(c, p, most, d.target) {
-			case fits, fitsLater:
-				known++
-			case mayFit:
-				c.hope = true
-			case unfit:
-				if text := p.misfit(most, d.target); text != "" {
-					others++
-					why = cmp.Or(why, text)
-				}
+		text = cmp.Or(text, why)
+	}
+	return text
+}
+
+func (m *machine) tooFewFor(x *plan, c *chunk, d demand) string {
+	need, most := 0, int64(0)
+	for i, e := range x.group.cells {
+		need, most = need+x.need[i], max(most, e.chunk.bytes)
+	}
+	known, others, why := 0, 0, ""
+	for _, p := range m.known {
+		switch m.judge(c, p, most, d.target) {
+		case fits, fitsLater:
+			known++
+		case mayFit:
+			c.hope = true
+		case unfit:
+			if text := p.misfit(most, d.target); text != "" {
+				others++
+				why = cmp.Or(why, text)
 			}
-		}
-		if known < need || m.awaitsQuotes() {
-			c.hope = c.hope || known >= need
-			text := fmt.Sprintf("needs %d providers, %d known", need, known)
-			if known < need && others > 0 {
-				text += fmt.Sprintf(", %d do not fit: %s", others, why)
-			}
-			return text
 		}
 	}
-	return ""
+	if known >= need && !m.awaitsQuotes() {
+		return ""
+	}
+	c.hope = c.hope || known >= need
+	text := fmt.Sprintf("needs %d providers, %d known", need, known)
+	if known < need && others > 0 {
+		text += fmt.Sprintf(", %d do not fit: %s", others, why)
+	}
+	return text
 }
 
 // begun says whether anything of a group is placed.

@@ -1,6 +1,7 @@
 package uploader
 
 import (
+	"slices"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -23,6 +24,7 @@ type file struct {
 type group struct {
 	id     GroupID
 	chunks []*chunk // by column; with k = 1 several may be one
+	cells  []cell   // the same, each once
 	copies int
 	parity int
 	code   code
@@ -30,7 +32,21 @@ type group struct {
 
 	sums  sums
 	stale bool // sums are
+	plan  plan
 	view  groupView
+}
+
+// cell is a chunk of a group.
+type cell struct {
+	chunk *chunk
+	times int    // columns
+	state State  // as it was shown last
+	said  string // the same
+}
+
+// cell returns the number of a chunk's cell.
+func (g *group) cell(c *chunk) int {
+	return slices.IndexFunc(g.cells, func(e cell) bool { return e.chunk == c })
 }
 
 // sums is what the files of a group ask for together.
@@ -51,14 +67,13 @@ type chunk struct {
 	queue  queued
 	lack   int    // links
 	hope   bool   // somebody may be asked soon
+	wait   bool   // in a while, as far as that is known
 	short  string // why nobody is asked yet: too few providers
 	fails  int    // links, since one was signed
 	reason string // of the last failure
 	again  timer  // after a failure on this side
 	local  int    // such failures in a row
 	keep   timer  // when links have to be renewed, or expire
-	state  State
-	said   string
 }
 
 // queued says in which queue a chunk waits for links.
@@ -151,21 +166,14 @@ func (m *machine) group(g Group, c checkedGroup) *group {
 // adopt makes a group known to its chunks.
 func (m *machine) adopt(g *group) {
 	m.groups[g.id] = g
-	for j, c := range g.chunks {
-		if first(g.chunks, c) == j {
-			c.groups = append(c.groups, g)
+	for _, c := range g.chunks {
+		if i := g.cell(c); i >= 0 {
+			g.cells[i].times++
+			continue
 		}
+		g.cells = append(g.cells, cell{chunk: c, times: 1})
+		c.groups = append(c.groups, g)
 	}
-}
-
-// first returns the first column of a chunk.
-func first(columns []*chunk, c *chunk) int {
-	for j, k := range columns {
-		if k == c {
-			return j
-		}
-	}
-	return -1
 }
 
 // attach makes the file's groups work for it.
@@ -225,6 +233,7 @@ func (m *machine) dropGroup(g *group) {
 // changed says that a group's files, or what they want, have changed.
 func (m *machine) changed(g *group) {
 	g.stale, m.stir = true, true
+	m.version++
 	for _, c := range g.chunks {
 		m.look(c)
 	}

@@ -86,6 +86,7 @@ func (m *machine) renew(l *link, d demand) {
 	}
 	if p.trouble != "" || p.quote.MaxExpiry.Unix() < d.target {
 		l.renewFails = m.cfg.limits.Tries // elsewhere, then
+		m.version++
 		m.look(l.chunk)
 		return
 	}

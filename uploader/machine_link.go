@@ -90,6 +90,7 @@ func (m *machine) begin(l *link) {
 
 // insert puts a link where it belongs. Links of the journal come in order.
 func (m *machine) insert(l *link) {
+	m.version++
 	m.links[l.ID] = l
 	l.chunk.links = append(l.chunk.links, l)
 	if l.live() || l.Release {
@@ -164,6 +165,9 @@ func (m *machine) signed(l *link, pledge []byte) {
 	}
 	m.firstAudit(l)
 	m.look(l.chunk)
+	if m.mayFree(l.chunk) {
+		m.lookAround(l.chunk)
+	}
 	m.advance(l)
 }
 
@@ -225,6 +229,7 @@ func cut(s string) string { return strings.ToValidUTF8(s[:min(len(s), maxReason)
 // to changes the state.
 func (m *machine) to(l *link, s LinkState) {
 	l.State = s
+	m.version++
 	m.save(l)
 }
 
@@ -277,6 +282,7 @@ func (m *machine) strike(l *link) {
 
 // forget drops a link that has ended.
 func (m *machine) forget(l *link) {
+	m.version++
 	m.strike(l)
 	m.unseal(l)
 	m.timers.stop(&l.retry)

@@ -44,7 +44,7 @@ type provider struct {
 
 	answeredAt time.Duration // when it gave an answer last
 	wake       timer         // when pause or until are over
-	mark       uint64        // of choose: it has a column already
+	mark       mark          // of choose
 }
 
 // channelState is how the payment channel to a provider is.
@@ -132,10 +132,10 @@ func (m *machine) askQuote(p *provider) {
 const quotePatience = 2 * time.Second
 
 // awaitsQuotes says whether some provider's terms may be known soon.
-func (m *machine) awaitsQuotes() bool {
-	return slices.ContainsFunc(m.known, func(p *provider) bool {
-		return p.asking && m.now >= p.pause && p.busy < m.cfg.limits.PerProvider || p.quoting && m.now < p.askedAt+quotePatience
-	})
+func (m *machine) awaitsQuotes() bool { return slices.ContainsFunc(m.known, m.awaitsQuote) }
+
+func (m *machine) awaitsQuote(p *provider) bool {
+	return p.asking && m.now >= p.pause && p.busy < m.cfg.limits.PerProvider || p.quoting && m.now < p.askedAt+quotePatience
 }
 
 func (m *machine) fresh(p *provider) bool {
@@ -197,95 +197,6 @@ func (p *provider) misfit(bytes, expiry int64) string {
 		return fmt.Sprintf("nothing is kept longer than until %s", p.quote.MaxExpiry.UTC().Format(time.DateOnly))
 	}
 	return ""
-}
-
-// choose picks a provider for a chunk at random, weighted by its past and load.
-func (m *machine) choose(c *chunk, d demand) *provider {
-	m.markUsed(c)
-	taken := m.taken(c)
-	var apart, all lottery
-	for _, p := range m.known {
-		if p.mark == m.round {
-			continue
-		}
-		f := m.judge(c, p, c.bytes, d.target)
-		full := f == fits && p.open >= m.cfg.limits.OpenPerPeer
-		m.crowded = m.crowded || full
-		if f == mayFit || f == fitsLater || full {
-			c.hope = true
-			continue
-		}
-		if f == unfit {
-			continue
-		}
-		weight := (0.05 + p.score) / float64(1+p.open)
-		all.add(p, weight)
-		if !slices.ContainsFunc(p.networks, func(n string) bool { return taken[n] }) {
-			apart.add(p, weight)
-		}
-	}
-	if len(apart.of) > 0 || m.cfg.networks == NetworksStrict {
-		return apart.draw(m.random.Float64())
-	}
-	return all.draw(m.random.Float64())
-}
-
-// markUsed marks the providers that have the chunk, or another column of one of its groups.
-func (m *machine) markUsed(c *chunk) {
-	for _, p := range m.known {
-		p.mark = 0
-	}
-	m.siblings(c, func(l *link) { l.provider.mark = m.round })
-}
-
-// taken returns the networks of the providers that have a column of the chunk's groups.
-func (m *machine) taken(c *chunk) map[string]bool {
-	if m.cfg.networks == NetworksIgnore {
-		return nil
-	}
-	taken := make(map[string]bool)
-	m.siblings(c, func(l *link) {
-		for _, n := range l.provider.networks {
-			taken[n] = true
-		}
-	})
-	return taken
-}
-
-// siblings calls fn for all live links of the chunk and of those that share a group with it.
-func (m *machine) siblings(c *chunk, fn func(l *link)) {
-	for _, g := range c.groups {
-		for _, k := range g.chunks {
-			for _, l := range k.links {
-				if l.live() {
-					fn(l)
-				}
-			}
-		}
-	}
-}
-
-// lottery draws by weight.
-type lottery struct {
-	of  []*provider
-	sum []float64 // up to and with each
-}
-
-func (x *lottery) add(p *provider, weight float64) {
-	if n := len(x.sum); n > 0 {
-		weight += x.sum[n-1]
-	}
-	x.of, x.sum = append(x.of, p), append(x.sum, weight)
-}
-
-// draw takes a number from 0 to 1 and returns who it falls on: nil where there is nobody.
-func (x *lottery) draw(at float64) *provider {
-	if len(x.of) == 0 {
-		return nil
-	}
-	at *= x.sum[len(x.sum)-1]
-	i, _ := slices.BinarySearch(x.sum, at)
-	return x.of[min(i, len(x.of)-1)]
 }
 
 // backoff returns the pause after so many failures in a row.

@@ -221,20 +221,16 @@ func (w *world) mend(more int) {
 // enough says whether there are providers for all of a file that did not fail for cause.
 func (w *world) enough(f *file) bool {
 	for _, g := range f.groups {
-		banned := make(map[peer.ID]bool)
-		need := 0
-		for _, c := range g.chunks {
-			need += w.m.demand(c).links
-			for _, l := range c.links {
-				banned[l.Provider] = banned[l.Provider] || l.Cause
-			}
-			for _, other := range c.groups { // what others ask for takes providers too
-				if other != g {
-					need += w.m.wants(other).copies * len(other.chunks)
+		need := w.m.wants(g).copies * len(g.chunks)
+		may := mostPairs(w.m, g, func(c *chunk) (all []peer.ID) {
+			for _, p := range w.order {
+				if !slices.ContainsFunc(c.links, func(l *link) bool { return l.Provider == p && l.Cause }) {
+					all = append(all, p)
 				}
 			}
-		}
-		if len(w.order)-len(banned) < need {
+			return all
+		})
+		if may < need {
 			return false
 		}
 	}

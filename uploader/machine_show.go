@@ -38,18 +38,24 @@ type groupView struct {
 	done   int64
 	expiry int64
 
-	unproved bool // some chunks have too few links that are proved
+	unproved bool // it has too few links that are proved
 	doubted  bool // or that nobody doubts
 }
 
-// showChunk notes that a chunk's state, or its reason, may be another, and all that follows from it.
+// showChunk notes that a chunk's state in its groups, or its reason, may be another, and all that follows from it.
 func (m *machine) showChunk(c *chunk) {
-	state, reason := m.stateOf(c)
-	if state == c.state && reason == c.said {
-		return
+	for _, g := range c.groups {
+		i := g.cell(c)
+		e := &g.cells[i]
+		state, reason := m.stateIn(m.plan(g), i)
+		if state == e.state && reason == e.said {
+			continue
+		}
+		e.state, e.said = state, reason
+		for f := range g.files {
+			m.showFile(f)
+		}
 	}
-	c.state, c.said = state, reason
-	m.showFiles(c)
 }
 
 // showFiles notes that the files of a chunk may be doing otherwise.
@@ -68,20 +74,17 @@ func (m *machine) showFile(f *file) {
 	}
 }
 
-// stateOf computes a chunk's state from its links.
-func (m *machine) stateOf(c *chunk) (State, string) {
-	d := m.demand(c)
-	t := m.tally(c, d)
+// stateIn computes from its links what a chunk is in a group.
+func (m *machine) stateIn(p *plan, i int) (State, string) {
+	c := p.group.cells[i].chunk
 	switch {
-	case d.links > 0 && len(t.held) >= d.links:
+	case p.need[i] > 0 && p.held[i] == p.need[i]:
 		return Uploaded, ""
 	case len(c.links) == 0 && c.short == "" && c.reason == "":
 		return Created, ""
-	case len(t.open)+len(t.short) > 0 || c.queue == isLacking:
+	case p.has[i] == p.need[i] || c.queue == isLacking || c.again.on():
 		return Uploading, c.reason
-	case c.again.on():
-		return Uploading, c.reason
-	case c.queue == isStuck && c.reason != "" && (!c.hope || c.fails >= m.cfg.limits.Tries):
+	case c.queue == isStuck && c.reason != "" && (!c.hope || c.fails >= m.cfg.limits.Tries) && !m.underWay(c):
 		return Failed, c.reason
 	case c.short != "" && c.reason != "":
 		return Uploading, c.short + ", last failure: " + c.reason
@@ -89,6 +92,15 @@ func (m *machine) stateOf(c *chunk) (State, string) {
 		return Uploading, c.short
 	}
 	return Uploading, c.reason
+}
+
+// underWay says whether a chunk has links that will be signed, or renewed, if all is well.
+func (m *machine) underWay(c *chunk) bool {
+	need := m.demand(c).need
+	return slices.ContainsFunc(c.links, func(l *link) bool {
+		is := m.classOf(l, need)
+		return is == isOpen || is == isShort
+	})
 }
 
 // viewOf returns what a group's chunks come to.
@@ -99,44 +111,30 @@ func (m *machine) viewOf(g *group) *groupView {
 	}
 	*v = groupView{round: m.round, state: Uploaded}
 	begun := false
-	for j, c := range g.chunks {
-		if first(g.chunks, c) < j {
-			continue
-		}
-		d := m.demand(c)
-		t := m.tally(c, d)
-		v.bytes += int64(d.links) * c.bytes
-		v.done += int64(min(len(t.held), d.links)) * c.bytes
-		v.unproved = v.unproved || few(t.held, d.links, func(l *link) bool { return l.Proved })
-		v.doubted = v.doubted || few(t.held, d.links, func(l *link) bool { return !m.doubtful(l) })
-		state, reason := m.stateOf(c)
+	p := m.plan(g)
+	for i, e := range g.cells {
+		v.bytes += int64(p.need[i]) * e.chunk.bytes
+		v.done += int64(p.held[i]) * e.chunk.bytes
+		state, reason := m.stateIn(p, i)
 		begun = begun || state != Created
-		v.open = v.open || len(t.open)+len(t.short) > 0
+		v.open = v.open || m.underWay(e.chunk)
 		if state != Uploaded && v.state != Failed && (v.state != Uploading || v.reason == "" && reason != "") {
 			v.state, v.reason = state, reason
 		} else if state == Failed {
 			v.state, v.reason = state, reason
 		}
-		for _, l := range slices.Concat(t.held, t.short) {
-			if v.expiry == 0 || l.Expiry < v.expiry {
+		for _, l := range e.chunk.links {
+			if l.State == LinkSigned && p.at[l.provider] == l && (v.expiry == 0 || l.Expiry < v.expiry) {
 				v.expiry = l.Expiry
 			}
 		}
 	}
+	v.unproved = !m.covers(g, func(l *link) bool { return l.Proved })
+	v.doubted = !m.covers(g, func(l *link) bool { return !m.doubtful(l) })
 	if v.state == Created && begun {
 		v.state = Uploading
 	}
 	return v
-}
-
-// few says whether less than n links are such.
-func few(links []*link, n int, such func(*link) bool) bool {
-	for _, l := range links {
-		if such(l) {
-			n--
-		}
-	}
-	return n > 0
 }
 
 // status computes how a file is doing.

@@ -8,4 +8,6 @@ const (
 	randomSeeds = 40
 	// stopSeeds is how many lives TestStopAtEveryReady stops.
 	stopSeeds = 60
+	// churnSeeds is how many lives TestChurn lives.
+	churnSeeds = 10
 )

@@ -7,4 +7,6 @@ const (
 	randomSeeds = 300
 	// stopSeeds is how many lives TestStopAtEveryReady stops.
 	stopSeeds = 1000
+	// churnSeeds is how many lives TestChurn lives.
+	churnSeeds = 60
 )
