@@ -61,3 +61,25 @@ func timed(b *testing.B, script string, args ...string) time.Duration {
 	sh(b, script, args...)
 	return time.Since(start)
 }
+
+// BenchmarkUploadQuota copies a file of 1 GiB into a mount without a quota and into one with, in turn, and tells the ratio of
+// the best times.
+func BenchmarkUploadQuota(b *testing.B) {
+	source := filepath.Join(b.TempDir(), "source")
+	sh(b, `head -c 1G /dev/urandom >"$1"`, source)
+	free, bound := mountUpload(b, uploadSpec{}), mountUpload(b, uploadSpec{Quota: 8 << 30})
+	for b.Loop() {
+		for _, end := range []string{"", "; sync -d $2/big"} {
+			best := map[string]time.Duration{free.dir: time.Hour, bound.dir: time.Hour}
+			for range 5 {
+				for dir := range best {
+					best[dir] = min(best[dir], timed(b, `cp "$1" "$2/big"`+end, source, dir))
+					sh(b, `rm "$1/big"; sync`, dir)
+				}
+			}
+			name := map[bool]string{true: "", false: "+sync"}[end == ""]
+			b.ReportMetric(best[free.dir].Seconds(), "s/free"+name)
+			b.ReportMetric(float64(best[bound.dir])/float64(best[free.dir]), "quota/free"+name)
+		}
+	}
+}

@@ -310,6 +310,8 @@ func (c *uploadChild) do(verb string, args []string) any {
 		defer c.told.mu.Unlock()
 		c.told.closed, c.told.opened, c.told.found, c.told.changes = nil, nil, nil, nil
 		c.told.leaving, c.told.keepable = nil, 0
+	case "build":
+		builder{f: c.blocks}.file(must(os.ReadFile(args[0])))
 	case "endwaits":
 		c.up.EndWaits()
 	case "settle":

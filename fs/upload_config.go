@@ -10,13 +10,7 @@ import (
 	"time"
 )
 
-const (
-	defaultTempWait = 10 * time.Minute
-
-	// nearQuota is the room below which writers get no passthrough. A quota smaller than four times that has
-	// a fourth of itself instead.
-	nearQuota = 1 << 30
-)
+const defaultTempWait = 10 * time.Minute
 
 // UploadConfig describes an upload directory. The zero value of a field means its default; Staging, Uploads and Blocks
 // are required.
@@ -31,7 +25,8 @@ type UploadConfig struct {
 	// Blocks is where the bytes of evicted files come from.
 	Blocks Blocks
 
-	// QuotaBytes bounds the staged bytes, as disk blocks. Default: what the file system has.
+	// QuotaBytes bounds the staged bytes, as disk blocks: what would go beyond fails with ENOSPC. Writes then go through
+	// this process. Default: what the file system has, with passthrough.
 	QuotaBytes int64
 
 	// MakeRoom, if set, is called where a write or a file that is brought back finds the quota short, and waits for it. It

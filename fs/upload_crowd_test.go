@@ -60,9 +60,8 @@ func TestUploadCrowd(t *testing.T) {
 			<-ended
 			t.Log(evicted, "evictions")
 			u.expectInStep(t)
-			if used, there := u.used(), u.inStaging(); used != there {
-				t.Errorf("%d bytes counted, %d there", used, there)
-			}
+			// The kernel lets go of files without names when it likes.
+			eventually(t, "what is counted to be there", func() bool { return u.used() == u.inStaging() })
 		})
 	}
 }

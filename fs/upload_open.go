@@ -193,7 +193,7 @@ func (t *uploadTree) admit(h *uploadHandle, out *fuse.OpenOut) error {
 	defer n.mu.Unlock()
 	if n.opens == 0 {
 		n.io = ioHere
-		if t.stubLocked(n) == nil {
+		if t.stubLocked(n) == nil && !(h.write && t.quota.limit > 0) { // what is written is counted before it is there
 			t.passLocked(n)
 		}
 	}
@@ -215,7 +215,7 @@ func (t *uploadTree) admit(h *uploadHandle, out *fuse.OpenOut) error {
 	}
 	if !h.write {
 		out.OpenFlags |= fuse.FOPEN_NOFLUSH
-	} else if n.io == ioThrough && !h.part {
+	} else if n.io == ioThrough {
 		t.closings.watch(n, 1)
 	}
 	n.opens++
@@ -241,10 +241,10 @@ func (t *uploadTree) passLocked(n *staged) {
 	}
 }
 
-// watched tells whether every write to n has to come here: near the quota, and where a write takes privileges away,
-// which the kernel leaves to us.
+// watched tells whether every write to n has to come here: where there is a quota, and where a write takes privileges
+// away, which the kernel leaves to us.
 func (t *uploadTree) watched(n *staged) bool {
-	if t.quota.near() {
+	if t.quota.limit > 0 {
 		return true
 	}
 	var st unix.Statx_t
@@ -357,7 +357,7 @@ func (t *uploadTree) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 	h.close()
 	n := h.n
 	n.mu.Lock()
-	if h.write && n.io == ioThrough && !h.part {
+	if h.write && n.io == ioThrough {
 		t.closings.watch(n, -1)
 	}
 	n.opens--

@@ -2,7 +2,9 @@ package fs
 
 import "sync"
 
-// quota counts the bytes that staged inodes take on the disk.
+// quota counts the bytes that staged inodes take on the disk. Where there is one, files that are opened for writing have
+// no passthrough, so that all is reserved before it is written. Only who writes through a mapping into holes of a file that
+// somebody reads in passthrough gets past that; what it takes is found within measureEvery.
 type quota struct {
 	limit int64 // 0: none
 
@@ -47,12 +49,6 @@ func (q *quota) free() (bytes int64, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return max(0, q.limit-q.used-q.reserved), q.limit > 0
-}
-
-// near tells whether writers are to be watched write by write.
-func (q *quota) near() bool {
-	free, ok := q.free()
-	return ok && free < min(nearQuota, q.limit/4)
 }
 
 // measured gives what is used, as last measured.

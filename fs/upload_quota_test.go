@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -48,10 +49,13 @@ func TestUploadQuota(t *testing.T) {
 			if err := unix.Statfs(u.dir, &st); err != nil || int64(st.Blocks)*st.Frsize != testQuota || st.Bavail != st.Blocks {
 				t.Errorf("statfs: %+v, %v", st, err)
 			}
-			// The first may get past us; all others then find out.
 			write(t, u.path("first"), string(random(testQuota*7/8, 1)))
+			if n := u.stats().Passthrough; n != 0 {
+				t.Errorf("%d files were written in passthrough", n)
+			}
+			checkFile(t, u.path("first"), random(testQuota*7/8, 1))
 			if n := u.stats().Passthrough; through != (n == 1) {
-				t.Errorf("%d files in passthrough", n)
+				t.Errorf("%d files were read in passthrough", n)
 			}
 			var writers sync.WaitGroup
 			full := make([]int, 4)
@@ -104,14 +108,109 @@ func TestUploadQuota(t *testing.T) {
 	}
 }
 
-// TestUploadQuotaPast has a writer, past us, go over the quota: all others are refused while it still writes.
+// TestUploadQuotaStrict has one writer go for more than the quota, in every way there is: it never has a byte more.
+func TestUploadQuotaStrict(t *testing.T) {
+	for name, through := range map[string]bool{"passthrough": true, "here": false} {
+		t.Run(name, func(t *testing.T) {
+			u := mountUpload(t, uploadSpec{Quota: testQuota, NoPassthrough: !through})
+			strict := func(how string) {
+				t.Helper()
+				if there := u.inStaging(); there > testQuota {
+					t.Errorf("%s: %d bytes are there, quota %d", how, there, testQuota)
+				}
+			}
+			fill := func(f *os.File) {
+				t.Helper()
+				for range 2 * testQuota >> 20 {
+					if _, err := f.Write(make([]byte, 1<<20)); errors.Is(err, syscall.ENOSPC) {
+						return
+					} else if err != nil {
+						t.Fatal(err)
+					}
+				}
+				t.Error("nobody was refused")
+			}
+			f := openAs(t, u.path("big"), os.O_CREATE|os.O_WRONLY)
+			fill(f)
+			strict("written")
+			if _, err := f.WriteAt(make([]byte, 2*testQuota), 0); !errors.Is(err, syscall.ENOSPC) {
+				t.Errorf("one large write: %v", err)
+			}
+			strict("written at once")
+			var st unix.Statfs_t
+			if err := unix.Statfs(u.dir, &st); err != nil || int64(st.Bavail)*st.Bsize >= 1<<20 {
+				t.Errorf("statfs: %+v, %v", st, err)
+			}
+			if err := f.Truncate(0); err != nil {
+				t.Error(err)
+			}
+			f.Close()
+
+			// Beside a reader, who has it in passthrough.
+			small := random(1<<20, 1)
+			write(t, u.path("big"), string(small))
+			openAs(t, u.path("big"), os.O_RDONLY)
+			f = openAs(t, u.path("big"), os.O_WRONLY|os.O_APPEND)
+			fill(f)
+			strict("appended beside a reader")
+			f.Close()
+
+			// Holes take nothing.
+			f = openAs(t, u.path("big"), os.O_RDWR|os.O_TRUNC)
+			if err := f.Truncate(2 * testQuota); err != nil {
+				t.Fatal(err)
+			}
+			f.Close()
+			other := openAs(t, u.path("other"), os.O_CREATE|os.O_WRONLY)
+			fill(other)
+			strict("beside a file with holes")
+		})
+	}
+}
+
+// TestUploadQuotaBack brings bytes back that were evicted before the start.
+func TestUploadQuotaBack(t *testing.T) {
+	u := mountUpload(t, uploadSpec{Quota: testQuota})
+	source := filepath.Join(t.TempDir(), "source")
+	write(t, source, string(random(5<<20, 1)))
+	sh(t, `cp "$1" "$2/one"; head -c 2M /dev/zero >"$2/two"`, source, u.dir)
+	u.ok("settle")
+	u.evictOK(t, "one")
+	u.ok("unmount")
+	u.kill()
+	v := u.again()
+	v.ok("build", source)
+	f := openAs(t, v.path("one"), os.O_WRONLY|os.O_APPEND)
+	v.ok("settle")
+	if used, there := v.used(), v.inStaging(); used != there || used < 7<<20 {
+		t.Errorf("%d bytes counted, %d there", used, there)
+	}
+	if _, err := f.Write(make([]byte, 2<<20)); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("beyond the quota: %v", err)
+	}
+}
+
+// TestUploadQuotaPast has a writer, past us, go over the quota by a mapping into holes, beside a reader: all others are
+// refused while it still writes.
 func TestUploadQuotaPast(t *testing.T) {
 	u := mountUpload(t, uploadSpec{Quota: testQuota})
-	f := openAs(t, u.path("big"), os.O_CREATE|os.O_WRONLY)
+	write(t, u.path("big"), "text")
+	openAs(t, u.path("big"), os.O_RDONLY)
 	if u.stats().Passthrough == 0 {
 		return // the kernel or the rights do not allow it
 	}
-	if _, err := f.Write(make([]byte, testQuota+1<<20)); err != nil {
+	f := openAs(t, u.path("big"), os.O_RDWR)
+	if err := f.Truncate(testQuota + 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	mem, err := unix.Mmap(int(f.Fd()), 0, testQuota+1<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(mem); i += 4096 {
+		mem[i] = 1
+	}
+	if err := unix.Munmap(mem); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the writer is measured", func() bool { return u.used() > testQuota })

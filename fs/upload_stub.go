@@ -247,8 +247,9 @@ func (t *uploadTree) hydrate(ctx context.Context, n *staged) error {
 	if err != nil && s != nil {
 		err = errors.Join(err, t.finishStub(n, s))
 	}
-	t.quota.settle(room, 0)
-	return errors.Join(err, t.measureLocked(n))
+	err = errors.Join(err, t.measureLocked(n))
+	t.quota.settle(room, 0) // after it, so that nobody takes the room between
+	return err
 }
 
 // roomToHydrate waits for room as long as who wants the bytes does.
@@ -266,6 +267,7 @@ func (t *uploadTree) markHalf(n *staged) (*stub, error) {
 	if err := t.table.stat(n, &st); err != nil {
 		return nil, err
 	}
+	t.chargeLocked(n, &st) // what it takes now was counted; what it will take was not
 	s := n.stub.Load()
 	if s == nil {
 		return nil, fmt.Errorf("bring back bytes: %w", ErrChanged)

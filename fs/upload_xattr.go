@@ -180,7 +180,13 @@ func (t *uploadTree) changeXattr(id uint64, attr string, change func(fd int) err
 	defer n.settling.Unlock()
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.kind == syscall.S_IFREG && !n.counted {
+		t.measureLocked(n)
+	}
 	err := t.withFd(n, change)
+	if n.kind == syscall.S_IFREG {
+		t.measureLocked(n)
+	}
 	if err == nil && n.kind == syscall.S_IFREG && n.writers == 0 {
 		t.recordLocked(n)
 	}

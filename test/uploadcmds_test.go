@@ -144,6 +144,11 @@ func TestUmountPending(t *testing.T) {
 // from the providers when the node has no block of it any more, can be written again, and survives renames, a restart and
 // an unmount. What can't be uploaded is refused with ENOSPC.
 func TestStagingQuota(t *testing.T) {
+	t.Run("passthrough", func(t *testing.T) { stagingQuota(t, "--passthrough=true") })
+	t.Run("here", func(t *testing.T) { stagingQuota(t, "--passthrough=false") })
+}
+
+func stagingQuota(t *testing.T, passthrough string) {
 	t.Parallel()
 	s := swarm.New(t)
 	all := providers(s, 8)
@@ -153,17 +158,27 @@ func TestStagingQuota(t *testing.T) {
 	}
 	tree := s.Mkdir("tree")
 	s.MustSh(`cd "$1"; for i in $(seq 30); do head -c 1M /dev/urandom > $i; done; mkdir d; mv 1 2 3 d`, tree)
-	up := writer.Mount("up", "", "--upload", "--name", "work", "--staging-quota", "16MiB", "--passthrough=false")
-	s.MustSh(`cp -a "$1/." "$2/"; diff -r "$1" "$2"`, tree, up)
-	syncOf(t, writer, up)
+	up := writer.Mount("up", "", "--upload", "--name", "work", "--staging-quota", "16MiB", passthrough)
 	staged := func() (n int) {
 		t.Helper()
-		fmt.Sscan(s.MustSh(`du -sk "$1" | cut -f1`, writer.Repo+"/staging/work"), &n)
+		for _, kib := range strings.Fields(s.MustSh(`find "$1" -type f -printf '%k\n'`, writer.Repo+"/staging/work")) {
+			var k int
+			fmt.Sscan(kib, &k)
+			n += k
+		}
 		return n
 	}
-	if kib := staged(); kib > 16<<10 {
-		t.Errorf("%d KiB are staged", kib)
+	within := func(when string) {
+		t.Helper()
+		if kib := staged(); kib > 16<<10 {
+			t.Errorf("%d KiB are staged %s", kib, when)
+		}
 	}
+	s.MustSh(`cp -a "$1/." "$2/"`, tree, up)
+	within("when all is copied")
+	s.MustSh(`diff -r "$1" "$2"`, tree, up)
+	syncOf(t, writer, up)
+	within("when all is uploaded")
 
 	// No block is here any more: what is evicted comes from providers, two of which are gone.
 	writer.Must("gc")
@@ -180,6 +195,7 @@ func TestStagingQuota(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "No space left") {
 		t.Errorf("a file larger than the quota: %s, %v", out, err)
 	}
+	within("after a file that is too large")
 	writer.Must("umount", up)
 
 	fresh := s.Start("fresh")

@@ -63,7 +63,7 @@ restores such mounts when it starts. Reads of blocks that nobody has fail after 
 	flags.IntVar(&f.up.Redundancy, "redundancy", 0, "providers for each chunk (default 1)")
 	flags.StringVar(&f.expiry, "expiry", "30d", "how long providers keep what is uploaded")
 	flags.BoolVar(&f.up.AutoRenew, "auto-renew", false, "renew what is about to expire")
-	flags.StringVar(&f.staging, "staging-quota", "", "most bytes that may be staged: beyond it uploaded files are kept by providers alone, use --auto-renew (default: what the disk has)")
+	flags.StringVar(&f.staging, "staging-quota", "", "most bytes that may be staged: beyond it uploaded files are kept by providers alone, use --auto-renew; writes are slower then (default: what the disk has)")
 	flags.BoolVar(&f.background, "background", false, "")
 	flags.MarkHidden("background")
 	settingFlags(cmd, "timeout", "readahead", "cache-size", "max-price", "budget")
