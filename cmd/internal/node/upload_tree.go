@@ -235,22 +235,50 @@ func (l leased) Stat() (dataset.FileStat, error) {
 // Open implements dataset.Staging.
 func (u *uploadDir) Open(ctx context.Context, id dataset.FileID) (dataset.StagedFile, error) {
 	u.mu.Lock()
-	p := u.paths[fs.FileID(id)]
+	p, known := u.paths[fs.FileID(id)]
 	u.mu.Unlock()
-	f, err := u.open(ctx, id)
+	err := fmt.Errorf("no path of it is known: %w", dataset.ErrGone)
+	var f dataset.StagedFile
+	if known {
+		f, err = u.open(ctx, id, p)
+	}
+	if errors.Is(err, dataset.ErrGone) && !u.withheld.has(fs.FileID(id)) {
+		p, f, err = u.openElsewhere(ctx, id, p, err)
+	}
 	if err != nil {
 		return nil, err
 	}
 	return u.n.lender.importing(u, fs.FileID(id), p, f), nil
 }
 
-func (u *uploadDir) open(ctx context.Context, id dataset.FileID) (dataset.StagedFile, error) {
+// openElsewhere opens a file by a name that the dataset knows of: a hard link whose other name, the one known here, was
+// taken by another file.
+func (u *uploadDir) openElsewhere(ctx context.Context, id dataset.FileID, not string, gone error) (string, dataset.StagedFile, error) {
+	all, err := u.set.Paths(ctx, id)
+	if err != nil {
+		return "", nil, err
+	}
+	for _, p := range all {
+		if p == not {
+			continue
+		}
+		f, err := u.open(ctx, id, p)
+		if errors.Is(err, dataset.ErrGone) {
+			continue
+		}
+		u.note(fs.File{ID: fs.FileID(id), Path: p})
+		return p, f, err
+	}
+	return "", nil, gone
+}
+
+// open opens a file at a path, where it must be.
+func (u *uploadDir) open(ctx context.Context, id dataset.FileID, p string) (dataset.StagedFile, error) {
 	u.mu.Lock()
 	m, left := u.mount, u.left
-	p, known := u.paths[fs.FileID(id)]
 	u.mu.Unlock()
 	switch {
-	case !known || u.withheld.has(fs.FileID(id)):
+	case u.withheld.has(fs.FileID(id)):
 		return nil, dataset.ErrGone
 	case left:
 		return u.openResting(ctx, fs.FileID(id), p)
