@@ -63,7 +63,7 @@ func (w *waiting) tell(now time.Time, p api.SyncProgress) {
 		w.done += max(0, w.left-p.Left) // what comes on top makes the whole longer, not what is done shorter
 	}
 	w.left = p.Left
-	w.bar.Set(uint64(max(0, w.done)), uint64(max(0, w.done+w.left)))
+	w.bar.Set(uint64(w.done), uint64(w.done+max(1, w.left))) // a bar that is full once ends, and more may come
 	if p.Reason != w.reason {
 		w.reason, w.since = p.Reason, now
 	}

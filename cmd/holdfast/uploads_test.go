@@ -205,7 +205,7 @@ func TestSyncEndsWithItsTimeoutOrItsCaller(t *testing.T) {
 	if _, err := a.sync(ctx, s, "/mnt/up", time.Hour); exitCode(endOf(ctx, err)) != 130 {
 		t.Errorf("an interrupt ends with %v", err)
 	}
-	n.wait = false
+	s, _, _, _ = with(t, &uploadingNode{})
 	if got, err := a.sync(t.Context(), s, "/mnt/up", time.Hour); err != nil || got.Root != "r" {
 		t.Errorf("sync: %+v, %v", got, err)
 	}

@@ -45,7 +45,7 @@ func (n *Node) Uploads(ctx context.Context, groups bool) ([]api.Upload, error) {
 	}
 	sums := make(map[[6]byte]*newsSum)
 	for _, name := range dirs {
-		sums[uploadedBy(name)] = &newsSum{uploader.FileStatus{State: uploader.Uploaded, Name: name}}
+		sums[uploadedBy(name)] = &newsSum{FileStatus: uploader.FileStatus{State: uploader.Uploaded, Name: name}}
 	}
 	var added []api.Upload
 	for _, f := range all {

@@ -61,10 +61,13 @@ func (g *groupNews) all() uploader.FileStatus {
 }
 
 // newsSum adds up how files at the uploader are doing. It begins with the state uploaded.
-type newsSum struct{ uploader.FileStatus }
+type newsSum struct {
+	uploader.FileStatus
+	lacks int64 // bytes of the file whose reason it is
+}
 
-// add adds a file: a failure counts more than what has not ended, and that more than what has; the least of several
-// reasons is told, so that it stays the same from one question to the next.
+// add adds a file: a failure counts more than what has not ended, and that more than what has. Of several reasons that is
+// told which keeps most back, and of these the least, so that it stays the same from one question to the next.
 func (s *newsSum) add(f uploader.FileStatus) {
 	s.Bytes, s.Done = s.Bytes+f.Bytes, s.Done+f.Done
 	if f.Expiry > 0 && (s.Expiry == 0 || f.Expiry < s.Expiry) {
@@ -77,13 +80,13 @@ func (s *newsSum) add(f uploader.FileStatus) {
 	if f.State == uploader.Failed {
 		state = uploader.Failed
 	}
-	switch {
-	case state == uploader.Failed && s.State != uploader.Failed:
-		s.State, s.Reason = state, f.Reason
-	case state == uploader.Uploading && s.State == uploader.Failed:
-	case s.Reason == "" || f.Reason != "" && f.Reason < s.Reason:
-		s.State, s.Reason = state, f.Reason
-	default:
-		s.State = state
+	if state == uploader.Uploading && s.State == uploader.Failed {
+		return
 	}
+	lacks := f.Bytes - f.Done
+	more := lacks > s.lacks || lacks == s.lacks && f.Reason < s.Reason
+	if state == uploader.Failed && s.State != uploader.Failed || s.Reason == "" || f.Reason != "" && more {
+		s.Reason, s.lacks = f.Reason, lacks
+	}
+	s.State = state
 }

@@ -44,6 +44,13 @@ func TestGroupNews(t *testing.T) {
 			t.Errorf("groups %v: %+v", c.groups, got)
 		}
 	}
+	large := status(6, uploader.Uploading, "needs 9 providers, 3 known")
+	large.Bytes = 600
+	s.news.hear(large)
+	if got := s.news.of(s, []dataset.GroupID{1, 6, 5}); got.Reason != large.Reason {
+		t.Errorf("what keeps most back is %q", got.Reason)
+	}
+	s.news.hear(status(6, uploader.Uploaded, ""))
 	if got := s.news.all(); got.State != uploader.Failed || got.Bytes != 300 || got.Done != 100 {
 		t.Errorf("all: %+v", got)
 	}

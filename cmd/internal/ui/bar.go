@@ -65,6 +65,7 @@ func (b *Bar) Set(n, total uint64) {
 		b.bar.ChangeMax64(int64(total))
 	}
 	b.bar.Set64(int64(n))
+	b.bar.RenderBlank() // by itself it shows whole per cents alone, and none at 0
 }
 
 // Note prints a line of its own on w, where the bar is too.
