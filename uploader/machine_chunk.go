@@ -48,11 +48,9 @@ func (m *machine) reconsider(c *chunk) {
 		return
 	}
 	m.prune(c, d)
-	if !m.kept(c) {
-		for _, l := range slices.Clone(c.links) {
-			if m.classOf(l, d.need) == isShort && m.counts(l) {
-				m.renew(l, d)
-			}
+	for _, l := range slices.Clone(c.links) {
+		if m.classOf(l, d.need) == isShort && m.counts(l) { // maybe in place of another, which a sibling needs
+			m.renew(l, d)
 		}
 	}
 	m.lacks(c, m.lackOf(c))

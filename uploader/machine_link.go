@@ -50,6 +50,7 @@ func (m *machine) created(c *chunk, p *provider, expiry int64) *link {
 	l.Price = seal.PriceOf(p.quote.PricePerGiBDay, c.bytes, l.expiry().Sub(m.wall.Truncate(time.Second)))
 	p.quote.FreeBytes -= min(p.quote.FreeBytes, uint64(c.bytes))
 	m.begin(l)
+	m.lookAround(c)
 	return l
 }
 
@@ -164,10 +165,7 @@ func (m *machine) signed(l *link, pledge []byte) {
 		m.forget(old)
 	}
 	m.firstAudit(l)
-	m.look(l.chunk)
-	if m.mayFree(l.chunk) {
-		m.lookAround(l.chunk)
-	}
+	m.lookAround(l.chunk) // siblings may need less
 	m.advance(l)
 }
 
@@ -250,7 +248,7 @@ func (m *machine) closed(l *link) {
 	m.stir, m.crowded = m.stir || m.crowded, false
 }
 
-// lookAround looks at a chunk and at those that may use the provider now.
+// lookAround looks at a chunk and at those that may use its providers now, or need theirs no more.
 func (m *machine) lookAround(c *chunk) {
 	m.look(c)
 	for _, g := range c.groups {

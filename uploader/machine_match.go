@@ -2,6 +2,7 @@ package uploader
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 )
 
@@ -140,7 +141,7 @@ func (m *machine) plan(g *group) *plan {
 	now := m.planWithout(g, nil)
 	old := g.plan
 	g.plan = now
-	if old.matching == nil || !slices.Equal(old.held, now.held) || !slices.Equal(old.has, now.has) || !slices.Equal(old.need, now.need) {
+	if old.matching == nil || !slices.Equal(old.held, now.held) || !slices.Equal(old.need, now.need) || !maps.Equal(old.at, now.at) {
 		for _, e := range g.cells {
 			m.look(e.chunk)
 		}
@@ -238,17 +239,6 @@ func (m *machine) prune(c *chunk, d demand) {
 			m.failed(l, notNeeded, false)
 		}
 	}
-}
-
-// mayFree says whether a chunk has more links than any group of it counts, so that some of its siblings may need less.
-func (m *machine) mayFree(c *chunk) bool {
-	live := 0
-	for _, l := range c.links {
-		if l.live() && !(l.renewal() && l.open()) {
-			live++
-		}
-	}
-	return live > m.demand(c).links
 }
 
 // surplus says whether all groups of a link's chunk count as much without it.
