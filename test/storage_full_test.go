@@ -1,6 +1,10 @@
 package test
 
 import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -45,8 +49,8 @@ func TestUploadFromAFullDisk(t *testing.T) {
 	fresh.Must("umount", m)
 }
 
-// TestProviderOnAFullDisk fills the disk of one of six providers amid an upload. It lives on and refuses; the upload
-// waits for a sixth, and goes on when there is room.
+// TestProviderOnAFullDisk fills the disk of one of six providers to the last byte amid an upload, while it stands still.
+// It lives on and refuses; the upload waits for a sixth and says so, and goes on when there is room.
 func TestProviderOnAFullDisk(t *testing.T) {
 	t.Parallel()
 	s := swarm.New(t)
@@ -58,21 +62,34 @@ func TestProviderOnAFullDisk(t *testing.T) {
 	small.Connect(all[0])
 	writer := s.Start("writer")
 	writer.Connect(all[0])
-	first, second := s.RandomFile(4<<20, 1, "first"), s.RandomFile(40<<20, 2, "second")
-	kept := writer.Add(first, "--protect", "4,2", "--upload")
+	const bytes = 96 << 20
+	files := []string{s.RandomFile(4<<20, 1, "first"), s.RandomFile(bytes, 2, "second")}
+	manifests := []string{writer.Add(files[0], "--protect", "4,2", "--upload")}
 	uploaded(t, s, writer, 1)
 
 	pid := small.Pid()
-	writer.Add(second, "--protect", "4,2", "--upload")
-	s.Eventually("some of it to come", func() bool { return storedBytes(t, all) > 12<<20 })
-	s.MustSh(`cat /dev/zero > "$1/ballast" 2>/dev/null || true`, disk)
-	s.Eventually("the upload to wait, or to be there already", func() bool {
-		for _, l := range linksOf(t, writer) {
-			if l.State != "signed" && l.State != "failed" {
-				return false
-			}
+	before := writtenBytes(t, small)
+	manifests = append(manifests, writer.Add(files[1], "--protect", "4,2", "--upload"))
+	came := int64(0)
+	s.Eventually("some of it to come", func() bool {
+		must(t, syscall.Kill(pid, syscall.SIGSTOP))
+		if came = writtenBytes(t, small) - before; came > 0 {
+			return true
 		}
-		return true
+		must(t, syscall.Kill(pid, syscall.SIGCONT))
+		return false
+	})
+	s.MustSh(`cat /dev/zero > "$1/ballast" 2>/dev/null || true; test "$(df --output=avail -B1 "$1" | tail -n 1)" -eq 0`, disk)
+	must(t, syscall.Kill(pid, syscall.SIGCONT))
+	if came >= bytes/4 {
+		t.Fatalf("the provider has %d bytes when its disk is full: all of its part", came)
+	}
+	s.Eventually("the upload to wait for a sixth provider", func() bool {
+		all := uploadsOf(t, writer)
+		if all[0].State == "uploaded" && all[1].State == "uploaded" {
+			t.Fatal("all is uploaded while a disk is full")
+		}
+		return slices.ContainsFunc(all, func(u upload) bool { return strings.Contains(u.Text, "needs 6 providers, 5 known") })
 	})
 	s.MustSh(`rm "$1"/ballast*`, disk)
 	writer.Must("connect", small.Identity().Addresses[0])
@@ -85,6 +102,22 @@ func TestProviderOnAFullDisk(t *testing.T) {
 	all[2].Kill()
 	fresh := s.Start("fresh")
 	fresh.Connect(small)
-	fresh.Must("get", kept, "-o", s.Path("out"))
-	s.MustSh(`cmp "$1" "$2"`, first, s.Path("out"))
+	for i, file := range files {
+		out := s.Path("out", strconv.Itoa(i))
+		fresh.Must("get", manifests[i], "-o", out)
+		s.MustSh(`cmp "$1" "$2"`, file, out)
+	}
+}
+
+// writtenBytes is how much a provider has written of the chunks that it keeps; their files have their full sizes at once.
+func writtenBytes(t *testing.T, n *swarm.Node) (sum int64) {
+	t.Helper()
+	entries, err := os.ReadDir(filepath.Join(n.Repo, "chunks"))
+	must(t, err)
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil { // it may go meanwhile
+			sum += info.Sys().(*syscall.Stat_t).Blocks * 512
+		}
+	}
+	return sum
 }

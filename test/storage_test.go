@@ -25,6 +25,7 @@ func uploadsOf(t *testing.T, n *swarm.Node) (all []upload) {
 // link is what the tests look at of `holdfast links --json`.
 type link struct {
 	Chunk, Provider, State string
+	Bytes                  int64
 	Price                  uint64
 	Paid                   bool
 	Expires                time.Time

@@ -138,14 +138,7 @@ func TestKilledWhileUploading(t *testing.T) {
 		s.MustSh(`diff -r "$1" "$2"`, tree, up)
 	}
 	synced := syncOf(t, writer, up)
-	s.Eventually("all links to be paid", func() bool {
-		for _, l := range linksOf(t, writer) {
-			if l.State != "signed" && l.State != "failed" || l.State == "signed" && !l.Paid {
-				return false
-			}
-		}
-		return true
-	})
+	booksBalance(t, s, writer, all)
 	at := make(map[string]bool)
 	for _, l := range linksOf(t, writer) {
 		if l.State == "signed" && at[l.Chunk+l.Provider] {
