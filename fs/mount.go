@@ -202,6 +202,9 @@ func (m *Mounted) Dir() string { return m.dir }
 // Wait returns when the mount has ended, whoever ended it.
 func (m *Mounted) Wait() { <-m.gone }
 
+// Done is closed when the mount has ended.
+func (m *Mounted) Done() <-chan struct{} { return m.gone }
+
 // Unmount ends the mount. Reads that wait for blocks fail at once. A mount in use otherwise is tried again for a
 // second and then stays and answers as before; the error is ErrBusy. It is ErrBusy too where the mount has left its
 // directory but stays in use from elsewhere: another mount namespace, or a directory it was bound to.

@@ -134,7 +134,7 @@ func TestFilesThatCannotBeKept(t *testing.T) {
 		"long name":        func(f *File) { f.Name = string(make([]byte, maxName+1)) },
 		"short life":       func(f *File) { f.Policy.Lifetime = time.Second },
 		"negative copies":  func(f *File) { f.Policy.Redundancy = -1 },
-		"many copies":      func(f *File) { f.Groups[0].Copies = maxCopies + 1 },
+		"many copies":      func(f *File) { f.Groups[0].Copies = MaxCopies + 1 },
 		"no columns":       func(f *File) { f.Groups[0].Columns = nil },
 		"much parity":      func(f *File) { f.Groups[0].Parity = 4 },
 		"no chunk":         func(f *File) { f.Groups[0].Columns[0] = Column{} },

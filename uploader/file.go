@@ -65,11 +65,13 @@ type Column struct {
 	Descriptor []byte // of [erasure.Chunk.Encode]; hashes to Chunk
 }
 
+// MaxCopies is the most links that a chunk may have for one file.
+const MaxCopies = 64
+
 // Limits of files, so that records stay small.
 const (
 	maxName      = 4096
 	maxGroups    = 1 << 20
-	maxCopies    = 64
 	maxLifetime  = 100 * 366 * 24 * time.Hour
 	minLifetime  = 10 * time.Second
 	someLifetime = 30 * 24 * time.Hour
@@ -89,6 +91,17 @@ func (g Group) ID() GroupID {
 		h.Write(append(b, c.Chunk.Bytes()...))
 	}
 	return GroupID(h.Sum(nil))
+}
+
+// Check fails with ErrInvalid where no file can be kept so.
+func (p Policy) Check() error {
+	if p.Redundancy < 0 || p.Redundancy > MaxCopies {
+		return fmt.Errorf("redundancy of %d is not within 1 and %d: %w", p.Redundancy, MaxCopies, ErrInvalid)
+	}
+	if l := cmp.Or(p.Lifetime, someLifetime); l < minLifetime || l > maxLifetime {
+		return fmt.Errorf("lifetime of %v is not within %v and %v: %w", p.Lifetime, minLifetime, maxLifetime, ErrInvalid)
+	}
+	return nil
 }
 
 // copies returns how many links each chunk of the group has for a file of this policy.
@@ -123,8 +136,8 @@ func (f File) check() (checked, error) {
 	if len(f.Name) > maxName || len(f.Groups) > maxGroups {
 		return c, fmt.Errorf("check file with a name of %d bytes and %d groups: %w", len(f.Name), len(f.Groups), ErrInvalid)
 	}
-	if p := c.Policy; p.Redundancy < 0 || p.Redundancy > maxCopies || p.Lifetime < minLifetime || p.Lifetime > maxLifetime {
-		return c, fmt.Errorf("check file with redundancy %d and lifetime %v: %w", p.Redundancy, p.Lifetime, ErrInvalid)
+	if err := c.Policy.Check(); err != nil {
+		return c, fmt.Errorf("check file: %w", err)
 	}
 	for i, g := range f.Groups {
 		one, err := g.check()
@@ -137,7 +150,7 @@ func (f File) check() (checked, error) {
 }
 
 func (g Group) check() (checkedGroup, error) {
-	if n := len(g.Columns); n < 1 || n > erasure.MaxShards || g.Parity < 0 || g.Parity > n || g.Copies < 0 || g.Copies > maxCopies {
+	if n := len(g.Columns); n < 1 || n > erasure.MaxShards || g.Parity < 0 || g.Parity > n || g.Copies < 0 || g.Copies > MaxCopies {
 		return checkedGroup{}, fmt.Errorf("%d columns, %d of parity, %d copies: %w", n, g.Parity, g.Copies, ErrInvalid)
 	}
 	c := checkedGroup{id: g.ID()}

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/holdfastfs/holdfast/cmd/internal/api"
+	"github.com/holdfastfs/holdfast/cmd/internal/hint"
 	"github.com/holdfastfs/holdfast/cmd/internal/repo"
 	"github.com/holdfastfs/holdfast/cmd/internal/ui"
 )
@@ -31,18 +32,23 @@ type mountFlags struct {
 func (a *app) mountCmd() *cobra.Command {
 	var f mountFlags
 	cmd := &cobra.Command{
-		Use:   "mount [CID] DIR",
-		Short: "show content as a read-only directory",
+		Use:   "mount {[CID] DIR | --upload DIR}",
+		Short: "show content as a directory, or have what is put into one uploaded",
 		Long: `Mounts the content of a CID at DIR, an empty directory. Without a CID every CID is a name below DIR. A file's CID appears
 as DIR/CID, or on a regular file as that file. The first line printed when the mount answers begins with "mounted".
 
 The mount stays until it is unmounted, with holdfast umount, fusermount3 -u or Ctrl-C. --detach returns at once; a daemon
-restores such mounts when it starts. Reads of blocks that nobody has fail after --timeout, the rest of the mount stays well.`,
-		Example: "  holdfast mount bafy… /mnt/photos\n  holdfast mount --detach bafy… /mnt/photos\n  holdfast mount /mnt/cids && ls /mnt/cids/bafy…",
-		Args:    args(1, 2, "a CID and a directory are"),
+restores such mounts when it starts. Reads of blocks that nobody has fail after --timeout, the rest of the mount stays well.
+
+With --upload DIR is a writable directory. Files are staged in the repo and go to storage providers when they are closed, --protect
+says how many of whom may be lost, and --expiry for how long they keep them. holdfast sync waits for that and prints the CID by which
+anyone can mount it. It is the same directory again when it is mounted with the same --name.`,
+		Example: "  holdfast mount bafy… /mnt/photos\n  holdfast mount --detach bafy… /mnt/photos\n  holdfast mount /mnt/cids && ls /mnt/cids/bafy…\n" +
+			"  holdfast mount --detach --upload --protect 4,2 --auto-renew /mnt/up && cp -r ~/project /mnt/up && holdfast sync /mnt/up",
+		Args: args(1, 2, "a CID and a directory are"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f.req.NoPassthrough = !f.passthrough
-			if err := f.uploads(args); err != nil {
+			if err := f.uploads(cmd, args); err != nil {
 				return err
 			}
 			err := a.mount(cmd.Context(), cmd, args, f)
@@ -58,15 +64,18 @@ restores such mounts when it starts. Reads of blocks that nobody has fail after 
 	flags.BoolVar(&f.req.AllowOther, "allow-other", false, "let other users in")
 	flags.BoolVar(&f.passthrough, "passthrough", true, "let the kernel read complete files by itself")
 	flags.BoolVar(&f.upload, "upload", false, "mount a writable directory, whose files storage providers keep")
-	flags.StringVar(&f.up.Name, "name", "", "of the upload directory's staging tree; default: the last name of DIR")
-	flags.Var(&f.up.Protect, "protect", "any m of each k+m providers may be lost (default 4,2)")
-	flags.IntVar(&f.up.Redundancy, "redundancy", 0, "providers for each chunk (default 1)")
-	flags.StringVar(&f.expiry, "expiry", "30d", "how long providers keep what is uploaded")
-	flags.BoolVar(&f.up.AutoRenew, "auto-renew", false, "renew what is about to expire")
-	flags.StringVar(&f.staging, "staging-quota", "", "most bytes that may be staged: beyond it uploaded files are kept by providers alone, use --auto-renew; writes are slower then (default: what the disk has)")
+	flags.StringVar(&f.up.Name, "name", "", "with --upload: of the staging tree (default: the last name of DIR)")
+	flags.Var(&f.up.Protect, "protect", "with --upload: any m of each k+m providers may be lost (default 4,2)")
+	flags.IntVar(&f.up.Redundancy, "redundancy", 0, "with --upload: providers for each chunk (default 1)")
+	flags.StringVar(&f.expiry, "expiry", "30d", "with --upload: how long providers keep what is uploaded")
+	flags.BoolVar(&f.up.AutoRenew, "auto-renew", false, "with --upload: renew what is about to expire")
+	flags.StringVar(&f.staging, "staging-quota", "", "with --upload: most bytes that may be staged; beyond it uploaded files are kept by providers alone, use --auto-renew; writes are slower then (default: what the disk has)")
 	flags.BoolVar(&f.background, "background", false, "")
 	flags.MarkHidden("background")
-	settingFlags(cmd, "timeout", "readahead", "cache-size", "max-price", "budget")
+	settingFlags(cmd, "timeout", "readahead", "cache-size", "max-price", "budget", "regions", "temporary-names")
+	for _, name := range []string{"regions", "temporary-names"} {
+		flags.Lookup(name).Usage = "with --upload: " + flags.Lookup(name).Usage
+	}
 	return cmd
 }
 
@@ -75,7 +84,7 @@ func (a *app) mount(ctx context.Context, cmd *cobra.Command, args []string, f mo
 		return err
 	}
 	if f.detach {
-		detached, err := a.detachFromDaemon(ctx, f.req)
+		detached, err := a.detachFromDaemon(ctx, cmd, f.req)
 		if detached || err != nil {
 			return err
 		}
@@ -85,7 +94,19 @@ func (a *app) mount(ctx context.Context, cmd *cobra.Command, args []string, f mo
 	if err != nil {
 		return err
 	}
+	if err := ownSettings(cmd, s); err != nil {
+		return s.end(ctx, err)
+	}
 	return a.mountHere(ctx, s, f)
+}
+
+// ownSettings refuses what only the process that owns the repo can be told, where that is another.
+func ownSettings(cmd *cobra.Command, s *session) error {
+	if s.node == nil && cmd.Flags().Changed("regions") {
+		return hint.Add(&usageError{errors.New("mount: --regions: the daemon uploads for all its mounts, to providers of its own choice")},
+			"start it with --regions, or set regions: in config.yaml")
+	}
+	return nil
 }
 
 // mountHere mounts and stays until the mount is gone.
@@ -130,7 +151,7 @@ func shown(m api.Mount) string {
 }
 
 // detachFromDaemon leaves the mount to the process that owns the repo already, if there is one.
-func (a *app) detachFromDaemon(ctx context.Context, req api.MountRequest) (bool, error) {
+func (a *app) detachFromDaemon(ctx context.Context, cmd *cobra.Command, req api.MountRequest) (bool, error) {
 	dir, err := repo.Path(a.repoFlag)
 	if err != nil {
 		return false, err
@@ -143,6 +164,9 @@ func (a *app) detachFromDaemon(ctx context.Context, req api.MountRequest) (bool,
 		return false, err
 	}
 	defer s.end(ctx, nil)
+	if err := ownSettings(cmd, s); err != nil {
+		return true, err
+	}
 	req.Remember = true
 	m, err := s.Mount(ctx, req)
 	if err != nil {
@@ -170,6 +194,9 @@ func (a *app) mountRequest(cmd *cobra.Command, args []string, req *api.MountRequ
 	cfg := repo.Config{}
 	if err := a.settings(cmd, &cfg); err != nil { // zero: what the node has
 		return err
+	}
+	if req.Upload != nil {
+		req.Upload.TempNames = cfg.TempNames
 	}
 	req.Timeout, req.Readahead, req.Spending = cfg.Timeout, cfg.Readahead, spendingOf(cmd, cfg)
 	return nil

@@ -37,11 +37,15 @@ func listCmd[T any](a *app, name, short, long string, list func(*api.Client, con
 }
 
 func (a *app) linksCmd() *cobra.Command {
-	return listCmd(a, "links", "list chunks at storage providers", "Lists storage links: which chunk lies with which provider, how far that has come, what it costs, and why one failed.",
+	return listCmd(a, "links", "list chunks at storage providers", "Lists storage links: which chunk lies with which provider, how far that has come, what it costs and what of that is paid, and why one failed.",
 		(*api.Client).Links, func(all []api.Link) *ui.Table {
-			t := &ui.Table{Heads: []string{"CHUNK", "PROVIDER", "STATE", ">BYTES", ">PRICE", "EXPIRES", "REASON"}}
+			t := &ui.Table{Heads: []string{"CHUNK", "PROVIDER", "STATE", ">BYTES", ">PRICE", ">PAID", "EXPIRES", "REASON"}}
 			for _, l := range all {
-				t.Add(l.Chunk, l.Provider, l.State, ui.Bytes(uint64(max(0, l.Bytes))), strconv.FormatUint(l.Price, 10), l.Expiry.Local().Format(time.DateTime), l.Reason)
+				paid := uint64(0)
+				if l.Paid {
+					paid = l.Price
+				}
+				t.Add(l.Chunk, l.Provider, l.State, ui.Bytes(uint64(max(0, l.Bytes))), strconv.FormatUint(l.Price, 10), strconv.FormatUint(paid, 10), l.Expiry.Local().Format(time.DateTime), l.Reason)
 			}
 			return t
 		})

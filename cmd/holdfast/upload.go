@@ -9,13 +9,22 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/holdfastfs/holdfast/cmd/internal/hint"
 	"github.com/holdfastfs/holdfast/cmd/internal/repo"
 	"github.com/holdfastfs/holdfast/cmd/internal/ui"
 )
 
+// uploadFlags make no sense without --upload.
+var uploadFlags = []string{"name", "protect", "redundancy", "expiry", "auto-renew", "staging-quota", "temporary-names", "regions"}
+
 // uploads makes the request one for an upload directory, if that is asked for.
-func (f *mountFlags) uploads(args []string) error {
+func (f *mountFlags) uploads(cmd *cobra.Command, args []string) error {
 	if !f.upload {
+		for _, name := range uploadFlags {
+			if cmd.Flags().Changed(name) {
+				return hint.Add(&usageError{fmt.Errorf("mount: --%s is for upload directories", name)}, "holdfast mount --upload --%s … DIR", name)
+			}
+		}
 		return nil
 	}
 	if len(args) != 1 {
@@ -25,16 +34,14 @@ func (f *mountFlags) uploads(args []string) error {
 	if up.Name == "" {
 		up.Name = nameOf(args[0])
 	}
-	var cfg repo.Config
-	if err := cfg.Set("max-expiry", f.expiry); err != nil {
-		return &usageError{fmt.Errorf("--expiry: %w", err)}
+	var err error
+	if up.Lifetime, err = repo.ParseDuration(f.expiry); err != nil {
+		return &usageError{fmt.Errorf("mount: --expiry: %w", err)}
 	}
-	up.Lifetime = cfg.MaxExpiry
 	if f.staging != "" {
-		if err := cfg.Set("quota", f.staging); err != nil {
-			return &usageError{fmt.Errorf("--staging-quota: %w", err)}
+		if up.StagingQuota, err = repo.ParseBytes(f.staging); err != nil {
+			return &usageError{fmt.Errorf("mount: --staging-quota: %w", err)}
 		}
-		up.StagingQuota = int64(cfg.QuotaBytes)
 	}
 	f.req.Upload = &up
 	return nil

@@ -83,6 +83,7 @@ type UploadRequest struct {
 	Lifetime     time.Duration `json:"lifetime,omitempty"`   // at providers
 	AutoRenew    bool          `json:"auto_renew,omitempty"`
 	StagingQuota int64         `json:"staging_quota,omitempty"` // in bytes
+	TempNames    []string      `json:"temporary_names"`         // that wait for their rename; nil: the node's
 }
 
 // Synced is the state of an upload directory that providers have signed for.

@@ -151,7 +151,7 @@ func (n *Node) openUploader() error {
 	n.uploader, err = uploader.Open(uploader.Config{DB: r.DB, Prefix: repo.PrefixUploads, Self: n.host.ID(), Secret: secret,
 		Chunks: shards{n}, Providers: storageStreams{n}, Candidates: candidates{n}, Payments: n.wallet.storage,
 		MaxPricePerGiBDay: s.MaxStoragePrice, Deposit: s.Deposit, AuditInterval: s.AuditInterval, VanishAfter: s.VanishAfter,
-		Networks: networkOptions[s.Networks], Logger: n.log})
+		Networks: networkOptions[s.Networks], Regions: s.Regions, Logger: n.log})
 	if err != nil {
 		return fmt.Errorf("open uploads: %w", err)
 	}

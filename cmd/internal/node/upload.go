@@ -73,6 +73,9 @@ type uploads struct {
 
 // openUpload opens the staging tree and the dataset of an upload directory.
 func (n *Node) openUpload(ctx context.Context, dir string, req api.UploadRequest) (_ *uploadDir, err error) {
+	if err := checkUpload(req); err != nil {
+		return nil, err
+	}
 	if req.Protect == (api.Protection{}) {
 		req.Protect = defaultUpload.Protect
 	}
@@ -111,7 +114,7 @@ func (n *Node) openUpload(ctx context.Context, dir string, req api.UploadRequest
 	}
 	prefix := append(append([]byte{}, repo.PrefixDatasets...), req.Name+"\x00"...)
 	u.set, err = dataset.Open(ctx, dataset.Config{DB: n.cfg.Repo.DB, Prefix: prefix, Store: fullStore{uploadStore{u}}, Staging: u, Sink: fullSink{u.sink},
-		Data: req.Protect.K, Parity: req.Protect.M, MostPending: n.mostPending(), Temporary: fs.Temporary(nil), Flush: n.store.Sync})
+		Data: req.Protect.K, Parity: req.Protect.M, MostPending: n.mostPending(), Temporary: fs.Temporary(u.tempNames()), Flush: n.store.Sync})
 	return u, err
 }
 
@@ -158,7 +161,7 @@ func (us *uploads) stopAll() {
 	us.mu.Unlock()
 	for _, u := range all {
 		u.stop()
-		<-u.stopped
+		<-u.gone
 	}
 }
 
@@ -200,7 +203,7 @@ func (n *Node) mountUpload(ctx context.Context, req api.MountRequest) (*fs.Mount
 		return nil, errors.Join(err, u.abandon())
 	}
 	m, err := fs.MountUpload(ctx, req.Dir, fs.UploadConfig{Staging: n.stagingDir(u.req.Name), Uploads: u, Blocks: uploadBlocks{n.blocks, u},
-		QuotaBytes: u.req.StagingQuota, MakeRoom: u.room.make, Timeout: timeout, AllowOther: req.AllowOther, NoPassthrough: req.NoPassthrough,
+		QuotaBytes: u.req.StagingQuota, TempNames: u.tempNames(), MakeRoom: u.room.make, Timeout: timeout, AllowOther: req.AllowOther, NoPassthrough: req.NoPassthrough,
 		FsName: "holdfast:" + u.req.Name, Logger: n.log})
 	if err != nil {
 		return nil, errors.Join(err, u.abandon())
@@ -365,7 +368,7 @@ func savedUpload(r *api.UploadRequest) *repo.SavedUpload {
 		return nil
 	}
 	return &repo.SavedUpload{Name: r.Name, K: r.Protect.K, M: r.Protect.M, Redundancy: r.Redundancy, Lifetime: r.Lifetime, AutoRenew: r.AutoRenew,
-		StagingQuota: r.StagingQuota}
+		StagingQuota: r.StagingQuota, TempNames: r.TempNames}
 }
 
 func restoredUpload(s *repo.SavedUpload) *api.UploadRequest {
@@ -373,5 +376,5 @@ func restoredUpload(s *repo.SavedUpload) *api.UploadRequest {
 		return nil
 	}
 	return &api.UploadRequest{Name: s.Name, Protect: api.Protection{K: s.K, M: s.M}, Redundancy: s.Redundancy, Lifetime: s.Lifetime, AutoRenew: s.AutoRenew,
-		StagingQuota: s.StagingQuota}
+		StagingQuota: s.StagingQuota, TempNames: s.TempNames}
 }

@@ -17,9 +17,12 @@ import (
 func (u *uploadDir) begin(m *fs.Upload) {
 	u.begun.Store(true)
 	go u.work(u.ctx)
-	go func() {
+	go func() { // stopAll waits for it, so it waits for no mount that outlives the work
 		if m != nil {
-			m.Wait()
+			select {
+			case <-m.Done():
+			case <-u.stopped:
+			}
 		}
 		u.mu.Lock()
 		u.mount, u.left = nil, true

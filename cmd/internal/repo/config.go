@@ -10,6 +10,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/holdfastfs/holdfast/cmd/internal/hint"
+	"github.com/holdfastfs/holdfast/fs"
 )
 
 // ErrSetting says that a setting has no such name or no such value.
@@ -41,6 +42,8 @@ type Config struct {
 	MaxExpiry      time.Duration // how far ahead a chunk may be kept
 	ProviderRegion string        // a label that writers may choose by
 
+	Regions         []string      // labels of providers that are used; empty: any
+	TempNames       []string      // under which files in upload directories wait for their rename, as fs.UploadConfig has them
 	MaxStoragePrice uint64        // paid to providers for a GiB and day at most
 	Networks        string        // "prefer", "strict" or "ignore": whether a stripe's providers lie in different networks
 	AuditInterval   time.Duration // within which each link is audited once
@@ -73,6 +76,7 @@ func Defaults() Config {
 		ProviderQuota: 10e9,
 		MaxExpiry:     366 * 24 * time.Hour,
 		Networks:      "prefer",
+		TempNames:     []string{fs.TempEditors, fs.TempRsync},
 		AuditInterval: 24 * time.Hour,
 		VanishAfter:   6 * time.Hour,
 	}

@@ -36,13 +36,16 @@ func TestWrittenConfigReadsBack(t *testing.T) {
 	dir := t.TempDir()
 	want := Defaults()
 	want.Network, want.Port, want.Listen = "ipfs", 4242, []string{"/ip4/127.0.0.1/tcp/7"}
-	want.MetricsListen = "127.0.0.1:9100"
+	want.MetricsListen, want.TempNames, want.Regions = "127.0.0.1:9100", []string{}, []string{"eu", "home"}
 	if err := makeConfig(dir, want); err != nil {
 		t.Fatal(err)
 	}
 	got, err := ReadConfig(dir)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if got.TempNames == nil || len(got.TempNames) > 0 || !slices.Equal(got.Regions, want.Regions) {
+		t.Errorf("temporary names %q, regions %q", got.TempNames, got.Regions)
 	}
 	if !slices.Equal(got.Listen, want.Listen) {
 		t.Errorf("listen %v", got.Listen)
@@ -63,7 +66,8 @@ func TestWrittenConfigReadsBack(t *testing.T) {
 func TestBadValuesNameTheSetting(t *testing.T) {
 	for key, value := range map[string]string{
 		"network": "moon", "port": "70000", "listen": "localhost", "bootstrap": "/ip4/127.0.0.1/tcp/1", "cache-size": "few",
-		"quota": "-1", "timeout": "0s", "readahead": "1 parsec", "metrics-listen": "9100", "log-level": "loud", "announce": "some", "colour": "blue",
+		"quota": "-1", "timeout": "0s", "readahead": "1 parsec", "metrics-listen": "9100", "log-level": "loud", "announce": "some",
+		"temporary-names": "[a", "regions": strings.Repeat("x", 33), "colour": "blue",
 	} {
 		cfg := Defaults()
 		err := cfg.Set(key, value)

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -92,6 +93,12 @@ var settings = []setting{
 	{key: "networks", doc: "shards of a stripe and copies of a chunk go to providers in different /24 (IPv6: /56) networks: prefer, while there are enough; strict, or nowhere; ignore",
 		set: one(func(c *Config, v string) error { return oneOf(&c.Networks, v, "prefer", "strict", "ignore") }),
 		get: func(c Config) string { return c.Networks }},
+	{key: "regions", doc: "providers with one of these labels keep what is uploaded; empty: any provider", list: true,
+		set: func(c *Config, v []string) error { return parseLabels(&c.Regions, v) },
+		get: func(c Config) string { return yamlList(c.Regions) }},
+	{key: "temporary-names", doc: "patterns of names under which a new file in an upload directory waits for its rename; @editors: those of vim and emacs; @rsync: .NAME.XXXXXX", list: true,
+		set: func(c *Config, v []string) error { return parsePatterns(&c.TempNames, v) },
+		get: func(c Config) string { return yamlList(c.TempNames) }},
 	{key: "max-expiry", doc: "how long ahead a chunk is kept at most, such as 720h or 30d",
 		set: one(func(c *Config, v string) error { return parseDays(&c.MaxExpiry, v) }),
 		get: func(c Config) string { return c.MaxExpiry.String() }},
@@ -304,6 +311,39 @@ func parseLabel(dst *string, v string) error {
 	}
 	*dst = v
 	return nil
+}
+
+func parseLabels(dst *[]string, values []string) error {
+	for _, v := range values {
+		if err := parseLabel(new(string), v); err != nil || v == "" {
+			return fmt.Errorf("%q is no label of 1 to 32 bytes", v)
+		}
+	}
+	*dst = slices.Clone(values)
+	return nil
+}
+
+// parsePatterns reads patterns of names. None is another value than no value.
+func parsePatterns(dst *[]string, values []string) error {
+	for _, v := range values {
+		if _, err := path.Match(v, ""); err != nil || v == "" || strings.Contains(v, "/") {
+			return fmt.Errorf("%q is no pattern of names such as *.part", v)
+		}
+	}
+	*dst = append([]string{}, values...)
+	return nil
+}
+
+// ParseDuration reads a duration that may be given in days, such as 36h or 30d.
+func ParseDuration(v string) (d time.Duration, err error) {
+	err = parseDays(&d, v)
+	return d, err
+}
+
+// ParseBytes reads a size such as 16MiB.
+func ParseBytes(v string) (n int64, err error) {
+	err = parseBytes(&n, v, 0)
+	return n, err
 }
 
 func parseDuration(dst *time.Duration, v string) error {

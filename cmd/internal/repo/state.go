@@ -112,4 +112,5 @@ type SavedUpload struct {
 	Lifetime     time.Duration `json:"lifetime,omitempty"`
 	AutoRenew    bool          `json:"auto_renew,omitempty"`
 	StagingQuota int64         `json:"staging_quota,omitempty"` // in bytes
+	TempNames    []string      `json:"temporary_names"`         // nil: the node's
 }
