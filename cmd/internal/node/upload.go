@@ -58,7 +58,7 @@ type uploadDir struct {
 	mu    sync.Mutex // guards what follows
 	mount *fs.Upload // nil until it answers
 	left  bool       // it is not mounted any more, and what is in it goes up
-	paths map[fs.FileID]string
+	paths *pathTree
 
 	placed   cid.Cid   // the root that providers have
 	placedAt time.Time // when that was asked
@@ -86,7 +86,7 @@ func (n *Node) openUpload(ctx context.Context, dir string, req api.UploadRequest
 		return nil, &api.Error{Code: api.CodeUsage, Message: fmt.Sprintf("%q is no name for an upload directory", req.Name)}
 	}
 	u := &uploadDir{n: n, req: req, dir: dir, wake: make(chan struct{}, 1), urgent: make(chan struct{}, 1), unmounted: make(chan struct{}), stopped: make(chan struct{}),
-		gone: make(chan struct{}), paths: make(map[fs.FileID]string)}
+		gone: make(chan struct{}), paths: newPathTree()}
 	u.room, u.reader = newRoom(u), unixfs.NewReader(uploadBlocks{n.blocks, u}, unixfs.Config{Logger: n.log})
 	u.ctx, u.stop = context.WithCancel(context.WithoutCancel(ctx))
 	if err := n.uploadDirs.add(ctx, req.Name, u); err != nil {

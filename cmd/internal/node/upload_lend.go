@@ -112,7 +112,7 @@ func (us *uploads) pathOf(dir string, id fs.FileID) (string, bool) {
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	p, ok := u.paths[id]
+	p, ok := u.paths.path(id)
 	return p, ok
 }
 
@@ -252,7 +252,7 @@ func (l *lender) scanned(ctx context.Context, u *uploadDir) {
 	for _, name := range l.n.store.Loans(u.req.Name + "/") {
 		id, err := fs.ParseFileID(strings.TrimPrefix(name, u.req.Name+"/"))
 		u.mu.Lock()
-		_, known := u.paths[id]
+		_, known := u.paths.path(id)
 		u.mu.Unlock()
 		if err == nil && !known {
 			l.gone(ctx, u, id)

@@ -159,7 +159,7 @@ func (u *uploadDir) backlog(s dataset.State) (left int64, reason string, err err
 func (u *uploadDir) pathOf(id dataset.FileID) string {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if p, ok := u.paths[[16]byte(id)]; ok {
+	if p, ok := u.paths.path([16]byte(id)); ok {
 		return path.Join(u.dir, p)
 	}
 	return fmt.Sprintf("file %x", id)

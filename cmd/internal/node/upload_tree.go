@@ -10,7 +10,6 @@ import (
 	iofs "io/fs"
 	"os"
 	"path"
-	"strings"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -40,20 +39,24 @@ func setVersion(v fs.Version) dataset.Version {
 func (u *uploadDir) note(f fs.File) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.paths[f.ID] = f.Path
+	u.paths.note(f.ID, f.Path)
 }
 
-// move remembers that a name, and all below it, has another path.
-func (u *uploadDir) move(from, to string, swap bool) {
+// follow remembers what a change of a name does to paths.
+func (u *uploadDir) follow(c fs.Change) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	for id, p := range u.paths {
-		switch {
-		case p == from || strings.HasPrefix(p, from+"/"):
-			u.paths[id] = to + p[len(from):]
-		case swap && (p == to || strings.HasPrefix(p, to+"/")):
-			u.paths[id] = from + p[len(to):]
+	switch c.Kind {
+	case fs.Made:
+		if c.File.ID != (fs.FileID{}) {
+			u.paths.note(c.File.ID, c.Path)
 		}
+	case fs.Removed:
+		u.paths.remove(c.Path)
+	case fs.Renamed:
+		u.paths.move(c.Path, c.To)
+	case fs.Swapped:
+		u.paths.swap(c.Path, c.To)
 	}
 }
 
@@ -109,13 +112,12 @@ func (u *uploadDir) Scanned(ctx context.Context) error {
 // Changed implements fs.Names.
 func (u *uploadDir) Changed(ctx context.Context, c fs.Change) {
 	change := dataset.Change{Kind: dataset.Named, Path: c.Path, To: c.To}
+	u.follow(c)
 	switch c.Kind {
 	case fs.Renamed:
 		change.Kind = dataset.Renamed
-		u.move(c.Path, c.To, false)
 	case fs.Swapped:
 		change.Kind = dataset.Swapped
-		u.move(c.Path, c.To, true)
 	case fs.Removed:
 		if c.Last {
 			u.forget(ctx, c.File.ID)
@@ -148,7 +150,7 @@ func (u *uploadDir) forget(ctx context.Context, id fs.FileID) {
 	u.n.lender.gone(ctx, u, id)
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	delete(u.paths, id)
+	u.paths.forget(id)
 }
 
 // Status implements fs.States.
@@ -235,7 +237,7 @@ func (l leased) Stat() (dataset.FileStat, error) {
 // Open implements dataset.Staging.
 func (u *uploadDir) Open(ctx context.Context, id dataset.FileID) (dataset.StagedFile, error) {
 	u.mu.Lock()
-	p, known := u.paths[fs.FileID(id)]
+	p, known := u.paths.path(fs.FileID(id))
 	u.mu.Unlock()
 	err := fmt.Errorf("no path of it is known: %w", dataset.ErrGone)
 	var f dataset.StagedFile
