@@ -114,7 +114,7 @@ func checkGroup(t testing.TB, m *machine, g *group) {
 	}
 	most := mostPairs(m, g, func(c *chunk) (all []peer.ID) {
 		for _, l := range c.links {
-			if l.State == LinkSigned && l.Expiry >= m.demand(c).need {
+			if l.State == LinkSigned && l.Expiry >= m.needs(g) {
 				all = append(all, l.Provider)
 			}
 		}

@@ -24,13 +24,21 @@ func (m *machine) demand(c *chunk) (d demand) {
 			continue
 		}
 		d.links = max(d.links, s.copies*g.cells[g.cell(c)].times)
-		d.need, d.target = max(d.need, s.expiry), max(d.target, s.expiry)
+		d.need, d.target = max(d.need, m.needs(g)), max(d.target, s.expiry)
 		if s.auto > 0 {
-			d.need = max(d.need, m.wall.Add(s.auto/renewFrom).Unix())
 			d.target = max(d.target, m.roundUp(s.auto))
 		}
 	}
 	return d
+}
+
+// needs returns until when a group's links are to last to be counted, in Unix seconds.
+func (m *machine) needs(g *group) int64 {
+	s := m.wants(g)
+	if s.auto > 0 {
+		return max(s.expiry, m.wall.Add(s.auto/renewFrom).Unix())
+	}
+	return s.expiry
 }
 
 // hopeless says whether a link's renewal fails and fails and its end is near. It goes on, while the chunk goes to
@@ -49,7 +57,7 @@ func (m *machine) reconsider(c *chunk) {
 	}
 	m.prune(c, d)
 	for _, l := range slices.Clone(c.links) {
-		if m.classOf(l, d.need) == isShort && m.counts(l) { // maybe in place of another, which a sibling needs
+		if m.ends(l) { // maybe in place of another, which a sibling needs
 			m.renew(l, d)
 		}
 	}

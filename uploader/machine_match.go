@@ -152,12 +152,9 @@ func (m *machine) plan(g *group) *plan {
 // planWithout returns what a group would count without a link.
 func (m *machine) planWithout(g *group, out *link) plan {
 	x := m.newMatching(g)
-	needs := make([]int64, len(g.cells))
-	for i, e := range g.cells {
-		needs[i] = m.demand(e.chunk).need
-	}
+	need := m.needs(g)
 	upTo := func(worst class) func(*link) bool {
-		return func(l *link) bool { return l != out && m.classOf(l, needs[g.cell(l.chunk)]) <= worst }
+		return func(l *link) bool { return l != out && m.classOf(l, need) <= worst }
 	}
 	x.fill(upTo(isHeld))
 	p := plan{matching: x, held: x.has, version: m.version}
@@ -182,14 +179,21 @@ func (m *machine) covers(g *group, such func(*link) bool) bool {
 	if all {
 		return true
 	}
-	x := m.newMatching(g)
-	x.fill(func(l *link) bool { return such(l) && m.classOf(l, m.demand(l.chunk).need) == isHeld })
+	x, need := m.newMatching(g), m.needs(g)
+	x.fill(func(l *link) bool { return such(l) && m.classOf(l, need) == isHeld })
 	return x.full()
 }
 
 // counts says whether a group counts a link, or will.
 func (m *machine) counts(l *link) bool {
 	return slices.ContainsFunc(l.chunk.groups, func(g *group) bool { return m.plan(g).at[l.provider] == l })
+}
+
+// ends says whether a group counts on a link that is to be renewed for it.
+func (m *machine) ends(l *link) bool {
+	return slices.ContainsFunc(l.chunk.groups, func(g *group) bool {
+		return m.plan(g).at[l.provider] == l && m.classOf(l, m.needs(g)) == isShort
+	})
 }
 
 // lackOf returns how many links a chunk lacks: as many as the group that lacks most.

@@ -182,3 +182,21 @@ func TestShortage(t *testing.T) {
 		}
 	}
 }
+
+// TestLifetimesApart: another file wants a shared chunk for longer. What was uploaded stays so, while that is seen to.
+func TestLifetimesApart(t *testing.T) {
+	w := newWorld(t, 1, 4)
+	f, g := testFile("f", Policy{}, []string{"a", "b", "c"}), testFile("g", Policy{Lifetime: 90 * 24 * time.Hour}, []string{"a", "d"})
+	w.step(fileEvent{f})
+	w.settle()
+	first := w.wantState(f, Uploaded).Expiry
+	w.onReady = func(_ *ready, w *world) { w.wantState(f, Uploaded) }
+	w.step(fileEvent{g})
+	w.settle()
+	if s := w.wantState(g, Uploaded); s.Expiry <= first {
+		t.Errorf("the file is kept until %d, the other until %d", s.Expiry, first)
+	}
+	w.step(removeEvent{g.ID})
+	w.settle()
+	w.checkKept()
+}
