@@ -51,6 +51,15 @@ func TestExpiryAndRenewal(t *testing.T) {
 		}
 		return signed == of
 	})
+	now := syncOf(t, writer, kept)
+	if until, err := time.Parse(time.RFC3339, now.Expires); err != nil || now.Manifest != synced.Manifest || !until.After(expires) {
+		t.Errorf("sync tells of %+v when what it told of is renewed, %+v", now, synced)
+	}
+	s.Eventually("what is renewed to be uploaded", func() bool { // it is being renewed now and then
+		_, err := s.Sh(`test "$(getfattr --only-values -n user.holdfast.state "$1/file")" = uploaded`, kept)
+		return err == nil
+	})
+	s.MustSh(`cmp "$1/more" "$2/more"`, s.Path(), once) // it was never evicted
 	fresh := s.Start("fresh")
 	fresh.Connect(all[5])
 	writer.Kill()

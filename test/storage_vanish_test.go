@@ -25,6 +25,18 @@ func signedAt(t *testing.T, n *swarm.Node) (at map[string]int, chunks map[string
 // are not here any more and come from the others. Then the next ones may go.
 func TestVanishedProviders(t *testing.T) {
 	t.Parallel()
+	vanished(t, false)
+}
+
+// TestVanishedProvidersOfAMount: the same for a directory that stays mounted with all that was staged. Its files come to
+// be uploaded again, as the same content.
+func TestVanishedProvidersOfAMount(t *testing.T) {
+	t.Parallel()
+	vanished(t, true)
+}
+
+func vanished(t *testing.T, mounted bool) {
+	t.Helper()
 	s := swarm.New(t)
 	all := providers(s, 8)
 	writer := s.Start("writer", "--audit-interval", "2s", "--vanish-after", "2s")
@@ -34,8 +46,10 @@ func TestVanishedProviders(t *testing.T) {
 	s.RandomFile(3<<20, 5, "tree", "big")
 	s.MustSh(`cp -a "$1" "$2/"`, tree, up)
 	synced := syncOf(t, writer, up)
-	writer.Must("umount", up)
-	must(t, os.RemoveAll(filepath.Join(writer.Repo, "staging")))
+	if !mounted {
+		writer.Must("umount", up)
+		must(t, os.RemoveAll(filepath.Join(writer.Repo, "staging")))
+	}
 	writer.Must("gc")
 
 	_, before := signedAt(t, writer)
@@ -58,6 +72,17 @@ func TestVanishedProviders(t *testing.T) {
 		}
 		return true
 	})
+	if mounted {
+		s.Eventually("the files to be uploaded again", func() bool {
+			_, err := s.Sh(`find "$1" -type f | while read -r f; do test "$(getfattr --only-values -n user.holdfast.state "$f" 2>/dev/null)" = uploaded || exit 1; done`, up)
+			return err == nil
+		})
+		if now := syncOf(t, writer, up); now.Root != synced.Root || now.Manifest != synced.Manifest {
+			t.Errorf("sync tells of %+v, and told of %+v", now, synced)
+		}
+		s.MustSh(`diff -r "$1/tree" "$2"`, up, tree)
+		writer.Must("umount", up)
+	}
 	writer.Kill()
 	must(t, os.RemoveAll(writer.Repo))
 	all[3].Kill()
