@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 
 	"github.com/ipfs/go-cid"
@@ -305,8 +306,11 @@ func TestALargeFile(t *testing.T) {
 		reads++
 		early += st.Groups + st.QueuedBytes
 	}
+	var mu sync.Mutex // parity is put by several at once
 	most, puts := int64(0), 0
 	b.store.putting = func() {
+		mu.Lock()
+		defer mu.Unlock()
 		if q := b.d.Stats().QueuedBytes; q > 0 {
 			puts++
 			most = max(most, q)
