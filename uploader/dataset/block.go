@@ -50,7 +50,8 @@ func (x *tx) setBlock(h digest, b blockRecord) error {
 	return x.set(key, b.encode())
 }
 
-// refer counts n more references to a block. One that becomes live waits for a stripe, unless it is in one.
+// refer counts n more references to a block. One that becomes live waits for a stripe, unless it is in one; and so does
+// one whose group is lost, as it was just put into the store.
 func (x *tx) refer(s erasure.Shard, n uint64) error {
 	h := digestOf(s.CID)
 	b, err := x.block(h)
@@ -60,6 +61,15 @@ func (x *tx) refer(s erasure.Shard, n uint64) error {
 	if b.refs == 0 {
 		b.bytes, b.codec = uint64(s.Bytes), s.CID.Prefix().Codec
 		if err := x.enliven(h, &b); err != nil {
+			return err
+		}
+	}
+	if b.refs > 0 && b.group != 0 && b.queue == 0 { // whoever has it again may have it placed again
+		g, err := x.head(b.group)
+		if err == nil && g != nil && g.state == groupLost {
+			err = x.enqueue(h, &b)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -85,7 +95,7 @@ func (x *tx) enliven(h digest, b *blockRecord) error {
 		}
 		g.liveBlocks++
 		g.liveBytes += b.bytes
-		if !g.moving {
+		if !g.moving && g.state != groupLost {
 			return nil
 		}
 	}

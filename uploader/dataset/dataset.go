@@ -101,6 +101,8 @@ type Dataset struct {
 	totals tally
 	todo   todo
 
+	standing standing
+
 	// trouble guards missing, untold, full, and failures: why files could not be read; at most maxFailures.
 	trouble  sync.Mutex
 	failures map[FileID]error

@@ -172,6 +172,7 @@ type fakeSink struct {
 	mu       sync.Mutex
 	groups   map[GroupID]Group
 	placed   map[GroupID]bool
+	lost     map[GroupID]bool // that nobody uploads
 	parts    map[cid.Cid]bool
 	manifest Manifest
 	final    Manifest // placed last
@@ -179,7 +180,7 @@ type fakeSink struct {
 }
 
 func newFakeSink(t testing.TB, s *fakeStore) *fakeSink {
-	return &fakeSink{t: t, store: s, groups: map[GroupID]Group{}, placed: map[GroupID]bool{}, parts: map[cid.Cid]bool{}}
+	return &fakeSink{t: t, store: s, groups: map[GroupID]Group{}, placed: map[GroupID]bool{}, lost: map[GroupID]bool{}, parts: map[cid.Cid]bool{}}
 }
 
 func (s *fakeSink) Group(_ context.Context, g Group) error {
@@ -257,7 +258,7 @@ func (s *fakeSink) uploadSome(most int) (ids []GroupID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for id, g := range s.groups {
-		if s.placed[id] || len(ids) == most {
+		if s.placed[id] || s.lost[id] || len(ids) == most {
 			continue
 		}
 		for _, c := range g.Columns {

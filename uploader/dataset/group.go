@@ -23,6 +23,9 @@ const (
 	groupPlaced
 	// groupReleasing: nothing needs it. A restart tells the Sink, then forgets it.
 	groupReleasing
+	// groupLost: it was placed, and the caller has said since that some column is not with providers any more. The Sink
+	// knows it. Manifests that name it don't wait for it.
+	groupLost
 )
 
 // groupHead is what changes of a group, and what it is judged by.
@@ -118,12 +121,16 @@ func (x *tx) indexHead(id uint64, h, was groupHead) error {
 		now, was bool
 	}
 	ready := func(h groupHead) bool { return h.state == groupPlaced && !h.moving && h.liveBlocks > 0 }
-	counted := func(h groupHead) bool { return h.state == groupFormed || h.state == groupPlaced }
+	counted := func(h groupHead) bool {
+		return h.state == groupFormed || h.state == groupPlaced || h.state == groupLost
+	}
+	lost := func(h groupHead) bool { return h.state == groupLost && h.liveBlocks > 0 }
 	for _, i := range []index{
 		{x.d.key(keyEmpty, id), counted(h) && h.liveBlocks == 0, counted(was) && was.liveBlocks == 0},
 		{x.d.key(keySparse, id), ready(h) && h.sparse(), ready(was) && was.sparse()},
 		{x.d.key(keySmall, class, id), ready(h) && isSmall, ready(was) && isSmall},
 		{x.d.key(keyUnplaced, id), h.state == groupFormed, was.state == groupFormed},
+		{x.d.key(keyLost, id), lost(h), lost(was)},
 		{x.d.key(keyMoving, id), h.moving && h.liveBlocks > 0, was.moving && was.liveBlocks > 0},
 	} {
 		var err error

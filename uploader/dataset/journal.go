@@ -22,6 +22,8 @@ const (
 	// changePlaced and changeManifest: a group or a manifest is placed.
 	changePlaced
 	changeManifest
+	// changeUnplaced: a group is placed no more.
+	changeUnplaced
 )
 
 // Change is something that happened to the staging tree. Paths are relative to its root.
@@ -64,15 +66,6 @@ func (d *Dataset) Told(_ context.Context, c Change) error {
 	return d.note(c)
 }
 
-// Placed says that all columns of a group are with providers.
-func (d *Dataset) Placed(_ context.Context, id GroupID) error {
-	return d.note(Change{Kind: changePlaced, number: uint64(id)})
-}
-
-// ManifestPlaced says that a manifest and all groups told of before it are with providers.
-func (d *Dataset) ManifestPlaced(_ context.Context, id ManifestID) error {
-	return d.note(Change{Kind: changeManifest, number: uint64(id)})
-}
 
 func (d *Dataset) note(c Change) error {
 	if c.Kind <= Swapped { // of the tree
@@ -97,6 +90,7 @@ func (d *Dataset) note(c Change) error {
 		if err != nil {
 			return err
 		}
+		x.news = append(x.news, noted{c, n})
 		return x.set(d.key(keyJournal, n), c.encode())
 	})
 	if err != nil {
@@ -193,6 +187,7 @@ func (d *Dataset) leave(batch []noted) error {
 			if err := x.del(d.key(keyJournal, c.number)); err != nil {
 				return err
 			}
+			x.done = append(x.done, c)
 		}
 		return nil
 	})
@@ -217,6 +212,8 @@ func (d *Dataset) apply(ctx context.Context, c Change) error {
 		return d.applyMove(ctx, c)
 	case changePlaced:
 		return d.applyPlaced(GroupID(c.number))
+	case changeUnplaced:
+		return d.applyUnplaced(GroupID(c.number))
 	case changeManifest:
 		return d.applyManifestPlaced(ManifestID(c.number))
 	}

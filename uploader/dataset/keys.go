@@ -40,6 +40,7 @@ const (
 	keyWriting  = 'u' // → manifest being written, and the one that it supersedes
 	keyBroken   = 'B' // → the latest manifest names a group that was released before it was placed
 	keyUnplaced = 'U' // group → formed, not placed
+	keyLost     = 'X' // group → was placed and is not any more, with live blocks
 	keyGive     = 'a' // group → the Sink is to be told
 )
 

@@ -340,6 +340,9 @@ func (d *Dataset) applyManifestPlaced(id ManifestID) error {
 	if err != nil || latest.ID != id {
 		return err
 	}
+	if waits, err := d.awaits(id); err != nil || waits {
+		return err
+	}
 	if placed.ID != id && placed.ID != 0 {
 		if err := d.cfg.Store.Release(ctx, manifestMark(placed.ID)); err != nil {
 			return err

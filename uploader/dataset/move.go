@@ -100,7 +100,7 @@ func (d *Dataset) moveBlocks(id GroupID) error {
 func (d *Dataset) applyPlaced(id GroupID) error {
 	err := d.commit(func(x *tx) error {
 		h, err := x.head(id)
-		if err == nil && h != nil && h.state == groupFormed {
+		if err == nil && h != nil && (h.state == groupFormed || h.state == groupLost) {
 			h.state = groupPlaced
 		}
 		return err

@@ -17,6 +17,7 @@ func (d *Dataset) recover(ctx context.Context) error {
 		return err
 	}
 	for _, step := range []func(context.Context) error{
+		func(context.Context) error { return d.recoverStanding() },
 		func(context.Context) error { return d.makeRoot() },
 		func(context.Context) error { return d.dropDoomed() },
 		func(context.Context) error { return d.dropOwners() },

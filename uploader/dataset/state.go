@@ -13,8 +13,10 @@ type State struct {
 	Root     cid.Cid  // of the tree as it was built last; undefined before
 	Latest   Manifest // written last; ID 0: none
 	Placed   Manifest // placed last
-	Synced   bool     // Placed is of all that was told
-	Unplaced int      // groups that are not placed
+	Synced   bool     // Placed is of all that was told, and providers have all of it
+	Given    bool     // Placed is of all that was told, whatever became of some of it since
+	Lost     int      // groups that were placed and are not any more
+	Unplaced int      // groups that never were placed
 	Busy     int      // closed files that are not imported
 }
 
@@ -38,6 +40,9 @@ func (d *Dataset) State(context.Context) (s State, err error) {
 		if s.Unplaced, err = g.count(keyUnplaced, math.MaxInt); err != nil {
 			return err
 		}
+		if s.Lost, err = g.count(keyLost, math.MaxInt); err != nil {
+			return err
+		}
 		if s.Busy, err = g.count(keyClosed, math.MaxInt); err != nil {
 			return err
 		}
@@ -54,7 +59,8 @@ func (d *Dataset) State(context.Context) (s State, err error) {
 		}
 		return err
 	})
-	s.Synced = err == nil && !waits && !overlooked && s.Busy == 0 && s.Unplaced == 0 && s.Placed.ID != 0 && s.Placed.ID == s.Latest.ID
+	s.Given = err == nil && !waits && !overlooked && s.Busy == 0 && s.Unplaced == 0 && s.Placed.ID != 0 && s.Placed.ID == s.Latest.ID
+	s.Synced = s.Given && s.Lost == 0
 	return s, err
 }
 
@@ -171,7 +177,7 @@ func (d *Dataset) Directory(ctx context.Context, p string) (cid.Cid, error) {
 	return c, err
 }
 
-// Groups calls yield with each group that is not placed, as the Sink was told of it or will be.
+// Groups calls yield with each group that never was placed, as the Sink was told of it or will be.
 func (d *Dataset) Groups(ctx context.Context, yield func(Group) error) error {
 	return d.scanKind(keyUnplaced, func(rest, _ []byte) error {
 		if err := context.Cause(ctx); err != nil {

@@ -20,7 +20,7 @@ type start struct {
 // numbered are the kinds of keys whose start is remembered.
 var numbered = [256]bool{
 	keyJournal: true, keyQueue: true, keyMark: true, keyOwner: true, keyDoomed: true, keyRelist: true, keyGive: true,
-	keyEmpty: true, keyUnplaced: true,
+	keyEmpty: true, keyUnplaced: true, keyLost: true,
 }
 
 // fileSet are the files that have a key of a kind.

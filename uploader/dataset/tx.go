@@ -24,6 +24,8 @@ type tx struct {
 
 	wrote   bool
 	touched []touched // keys that are remembered
+
+	news, done []noted // that came to the journal, and left it
 }
 
 // commit runs do in a writing transaction. It is short: what is long is cut into several.
@@ -54,6 +56,7 @@ func (d *Dataset) commit(do func(x *tx) error) error {
 	}
 	d.totals.add(x.tally)
 	d.todo.take(x.touched)
+	d.standing.take(x.news, x.done)
 	return nil
 }
 

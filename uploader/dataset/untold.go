@@ -18,7 +18,7 @@ type untold struct {
 
 // miss remembers that a change was not noted.
 func (d *Dataset) miss(c Change) {
-	if c.Kind > Swapped {
+	if c.Kind > Swapped { // that is told again
 		return
 	}
 	d.trouble.Lock()
