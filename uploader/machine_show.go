@@ -6,6 +6,9 @@ import (
 	"slices"
 )
 
+// ReasonExpired is why a file has failed whose lifetime is over. Retry begins another.
+const ReasonExpired = "expired"
+
 // FileStatus is how a file is doing.
 type FileStatus struct {
 	ID        FileID
@@ -145,7 +148,7 @@ func (m *machine) status(f *file) FileStatus {
 		return s
 	}
 	if !m.wanted(f) {
-		s.State, s.Reason = Failed, "expired"
+		s.State, s.Reason = Failed, ReasonExpired
 		return s
 	}
 	var open, begun, failed bool

@@ -181,16 +181,21 @@ func (d *Dataset) dirNode(ctx context.Context, id uint64, m dag.Meta, sharded bo
 
 // symlink makes a symbolic link's block.
 func (d *Dataset) symlink(ctx context.Context, e Entry) (dag.Link, error) {
+	link, blks, err := symlinkBlock(ctx, e)
+	if err == nil {
+		err = d.putBlocks(ctx, blks)
+	}
+	return link, err
+}
+
+func symlinkBlock(ctx context.Context, e Entry) (dag.Link, []blocks.Block, error) {
 	var c catcher
 	b, err := dag.New(dag.Config{Sink: &c, Preserve: true})
 	if err != nil {
-		return dag.Link{}, err
+		return dag.Link{}, nil, err
 	}
 	link, err := b.Symlink(ctx, e.Target, meta(0, e.ModTime))
-	if err == nil {
-		err = d.putBlocks(ctx, c.blks)
-	}
-	return dag.Link{CID: link.CID, Bytes: link.Bytes}, err
+	return dag.Link{CID: link.CID, Bytes: link.Bytes}, c.blks, err
 }
 
 // catcher is a dag.Sink for what has few blocks.

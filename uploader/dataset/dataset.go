@@ -217,7 +217,7 @@ func (d *Dataset) Hurried() bool { return d.hurry.Load() }
 
 // catchUp does what does not wait for a quiet time.
 func (d *Dataset) catchUp(ctx context.Context) error {
-	if err := inTurn(ctx, d.resume, d.catchMissed); err != nil {
+	if err := inTurn(ctx, d.resume, d.catchMissed, d.workOff, d.restage); err != nil {
 		return err
 	}
 	return d.takeIn(ctx)

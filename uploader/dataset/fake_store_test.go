@@ -173,6 +173,7 @@ type fakeSink struct {
 	groups   map[GroupID]Group
 	placed   map[GroupID]bool
 	lost     map[GroupID]bool // that nobody uploads
+	restaged []GroupID
 	parts    map[cid.Cid]bool
 	manifest Manifest
 	final    Manifest // placed last
@@ -205,6 +206,14 @@ func (s *fakeSink) Released(_ context.Context, id GroupID) error {
 	defer s.mu.Unlock()
 	delete(s.groups, id)
 	delete(s.placed, id)
+	return nil
+}
+
+func (s *fakeSink) Restaged(_ context.Context, id GroupID) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.restaged = append(s.restaged, id)
+	delete(s.lost, id)
 	return nil
 }
 

@@ -32,6 +32,7 @@ type node struct {
 	target  string
 	entries map[string]*node
 	busy    bool
+	away    bool // its bytes are with providers alone
 	untold  bool // written under a temporary name, and not renamed or linked since
 }
 
@@ -100,7 +101,7 @@ func (n *node) stat() FileStat {
 	if n.size == 0 {
 		size = int64(len(n.data))
 	}
-	return FileStat{Version{size, n.mtime, n.ctime}, n.mode}
+	return FileStat{Version{size, n.mtime, n.ctime}, n.mode, n.away}
 }
 
 func (f *fakeTree) Stat(_ context.Context, p string) (Entry, error) {

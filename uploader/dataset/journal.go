@@ -66,7 +66,6 @@ func (d *Dataset) Told(_ context.Context, c Change) error {
 	return d.note(c)
 }
 
-
 func (d *Dataset) note(c Change) error {
 	if c.Kind <= Swapped { // of the tree
 		d.activity.Add(1)

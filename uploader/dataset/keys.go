@@ -41,6 +41,7 @@ const (
 	keyBroken   = 'B' // → the latest manifest names a group that was released before it was placed
 	keyUnplaced = 'U' // group → formed, not placed
 	keyLost     = 'X' // group → was placed and is not any more, with live blocks
+	keyRestage  = 'Y' // group → its blocks are to be in the store again
 	keyGive     = 'a' // group → the Sink is to be told
 )
 

@@ -251,6 +251,9 @@ func (d *Dataset) forgetGroup(id GroupID) error {
 			x.tally.storedBytes -= int64(h.stored)
 		}
 		delete(x.heads, id)
+		if err := x.del(d.key(keyRestage, uint64(id))); err != nil {
+			return err
+		}
 		return x.del(d.key(keyGroup, uint64(id)))
 	})
 }

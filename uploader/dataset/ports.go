@@ -61,6 +61,7 @@ type Entry struct {
 type FileStat struct {
 	Version
 	Mode os.FileMode // permissions
+	Away bool        // its bytes are not in the staging tree: they come from providers when it is read
 }
 
 // StagedFile is a file open for reading from its start. One goroutine uses it.
@@ -135,6 +136,8 @@ type Manifest struct {
 type Sink interface {
 	// Group is to be uploaded. Its shards are kept in the Store until it is placed.
 	Group(ctx context.Context, g Group) error
+	// Restaged says that the Store has of a group again what the staging tree has of it, as Restage was asked to.
+	Restaged(ctx context.Context, id GroupID) error
 	// Released says that nothing refers to a group any more.
 	Released(ctx context.Context, id GroupID) error
 	// Part is a block of a manifest that none before had; Manifest follows.

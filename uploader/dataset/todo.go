@@ -21,6 +21,7 @@ type start struct {
 var numbered = [256]bool{
 	keyJournal: true, keyQueue: true, keyMark: true, keyOwner: true, keyDoomed: true, keyRelist: true, keyGive: true,
 	keyEmpty: true, keyUnplaced: true, keyLost: true,
+	keyRestage: true,
 }
 
 // fileSet are the files that have a key of a kind.

@@ -77,6 +77,9 @@ func (n *Node) uploadsToRepair(ctx context.Context, of api.UploadRef) ([]uploade
 	if dir == nil {
 		return n.uploadsNamed(ctx, of.Name)
 	}
+	if err := dir.restageLost(ctx); err != nil {
+		return nil, err
+	}
 	all, err := n.uploader.Uploads(ctx)
 	if err != nil {
 		return nil, err

@@ -76,6 +76,12 @@ func (n *Node) openUpload(ctx context.Context, dir string, req api.UploadRequest
 	if err := checkUpload(req); err != nil {
 		return nil, err
 	}
+	prefix := append(append([]byte{}, repo.PrefixDatasets...), req.Name+"\x00"...)
+	if req.Protect == (api.Protection{}) { // as it was, if it was
+		if req.Protect.K, req.Protect.M, err = dataset.Code(ctx, n.cfg.Repo.DB, prefix); err != nil {
+			return nil, fmt.Errorf("open upload directory: %w", err)
+		}
+	}
 	if req.Protect == (api.Protection{}) {
 		req.Protect = defaultUpload.Protect
 	}
@@ -112,9 +118,13 @@ func (n *Node) openUpload(ctx context.Context, dir string, req api.UploadRequest
 	if err != nil {
 		return nil, err
 	}
-	prefix := append(append([]byte{}, repo.PrefixDatasets...), req.Name+"\x00"...)
 	u.set, err = dataset.Open(ctx, dataset.Config{DB: n.cfg.Repo.DB, Prefix: prefix, Store: fullStore{uploadStore{u}}, Staging: u, Sink: fullSink{u.sink},
 		Data: req.Protect.K, Parity: req.Protect.M, MostPending: n.mostPending(), Temporary: fs.Temporary(u.tempNames()), Flush: n.store.Sync})
+	if errors.Is(err, dataset.ErrCode) {
+		k, m, _ := dataset.Code(ctx, n.cfg.Repo.DB, prefix)
+		err = &api.Error{Code: api.CodeUsage, Message: fmt.Sprintf("upload directory %q is protected by %s, not by %s", req.Name, api.Protection{K: k, M: m}, req.Protect),
+			Advice: "leave --protect out, or choose another --name"}
+	}
 	return u, err
 }
 
@@ -322,6 +332,7 @@ func (n *Node) Sync(ctx context.Context, dir string, told func(api.SyncProgress)
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	var last time.Time
+	expiry := expiry{u: u}
 	for {
 		s, err := u.set.State(ctx)
 		if err != nil {
@@ -329,6 +340,9 @@ func (n *Node) Sync(ctx context.Context, dir string, told func(api.SyncProgress)
 		}
 		if s.Synced {
 			return u.synced(ctx, s)
+		}
+		if err := expiry.check(ctx, s); err != nil {
+			return api.Synced{}, answer(err)
 		}
 		if told != nil && time.Since(last) >= syncProgressEvery {
 			p, err := u.progress(s)

@@ -61,13 +61,13 @@ func (u *uploadDir) hasLeft() bool {
 // finished says whether all is with providers, and then ends the remembering that something is not.
 func (u *uploadDir) finished(ctx context.Context) bool {
 	s, err := u.set.State(ctx)
-	if err == nil && s.Synced {
+	if err == nil && s.Given {
 		err = u.n.cfg.Repo.ForgetUpload(u.req.Name)
 	}
 	if err != nil && ctx.Err() == nil {
 		u.n.log.Warn("upload directory is still remembered", "path", u.dir, "error", err)
 	}
-	return err == nil && s.Synced
+	return err == nil && s.Given
 }
 
 // rememberUpload has a daemon go on with an upload directory where it is not mounted when it starts.
@@ -150,7 +150,7 @@ func (n *Node) Pending(ctx context.Context, dir string) (api.Pending, error) {
 		}
 	}
 	s, err := u.set.State(ctx)
-	if err != nil || s.Synced {
+	if err != nil || s.Given {
 		return out, answer(err)
 	}
 	err = u.files(counting, "", func(ctx context.Context, f stagedFile) error { return u.countPending(ctx, f, &out) })

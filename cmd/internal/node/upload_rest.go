@@ -36,7 +36,8 @@ func (r *resting) Stat() (dataset.FileStat, error) {
 	if err != nil {
 		return dataset.FileStat{}, fmt.Errorf("stat staged file: %w", err)
 	}
-	return dataset.FileStat{Version: setVersion(versionAt(&st)), Mode: info.Mode()}, nil
+	_, away := r.in.(*evictedReader)
+	return dataset.FileStat{Version: setVersion(versionAt(&st)), Mode: info.Mode(), Away: away}, nil
 }
 
 func versionAt(st *unix.Statx_t) fs.Version {

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/ipfs/go-cid"
@@ -33,6 +35,15 @@ func (n *Node) RetryUpload(ctx context.Context, of api.UploadRef) (api.UploadsCh
 	r := retry{u: u, groups: make(map[dataset.GroupID]bool)}
 	if err := u.files(ctx, p, r.file); err != nil {
 		return api.UploadsChanged{}, answer(err)
+	}
+	if p == "" { // what of directories and names is lost, too
+		err := u.set.LostGroups(ctx, func(id dataset.GroupID) bool {
+			r.groups[id] = true
+			return true
+		})
+		if err != nil {
+			return api.UploadsChanged{}, answer(err)
+		}
 	}
 	return r.out, answer(r.finish(ctx))
 }
@@ -223,6 +234,10 @@ func (r *retry) finish(ctx context.Context) error {
 	ids := []uploader.FileID{r.u.sink.file(uploadedManifest, 0)}
 	for g := range r.groups {
 		ids = append(ids, r.u.sink.file(uploadedGroup, uint64(g)))
+	}
+	// What was placed once may be here no more but in the staging tree.
+	if err := r.u.set.Restage(ctx, slices.Collect(maps.Keys(r.groups))...); err != nil {
+		return err
 	}
 	for _, id := range ids {
 		if err := r.u.n.uploader.Retry(ctx, id); err != nil && !errors.Is(err, uploader.ErrNotFound) {

@@ -178,6 +178,11 @@ func (r *room) evictOne(ctx context.Context, m *fs.Upload, v victim, placed data
 		slices.ContainsFunc(f.Groups, func(g dataset.GroupID) bool { return uint64(g) > uint64(placed.ID) }) {
 		return false, nil
 	}
+	for _, g := range f.Groups { // what was placed once may be with nobody now: this is the last copy then
+		if safe, err := r.u.sink.safe(ctx, g); err != nil || !safe {
+			return false, err
+		}
+	}
 	err = m.Evict(ctx, v.File, f.CID)
 	switch {
 	case err == nil:
@@ -230,13 +235,14 @@ func (h *hope) left(ctx context.Context) bool {
 		h.now, h.changed = now, time.Now()
 	}
 	h.ended = s.Synced
-	if !s.Synced && time.Since(h.hurried) > roomHope/2 {
+	if !s.Given && time.Since(h.hurried) > roomHope/2 {
 		h.hurried = time.Now()
 		h.u.set.Hurry() // what was closed just now would wait for a quiet time
 		h.u.changed()
 	}
 	// Chunks that wait, and none on its way: for providers that may never come.
-	return s.Synced || now.open > 0 || stats.Waiting == 0 || time.Since(h.changed) < roomHope
+	// Of what was placed once and is lost, only what is being placed again.
+	return s.Synced || now.open > 0 || !s.Given && stats.Waiting == 0 || time.Since(h.changed) < roomHope
 }
 
 // worthATry says whether files may be evicted that could not be a moment ago: mostly only when a manifest was placed.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,6 +22,9 @@ import (
 	"github.com/holdfastfs/holdfast/uploader/dataset"
 )
 
+// restageEvery is how long a group that cannot be read is not looked for in the staging tree again.
+const restageEvery = 5 * time.Minute
+
 // Kinds of files that an upload directory has the uploader keep: one a group, and one for the manifest.
 const (
 	uploadedGroup    = 'g'
@@ -30,16 +34,29 @@ const (
 // partsMark keeps the parts of manifests.
 const partsMark = dataset.Mark("manifest parts")
 
+// groupKeeper is the uploader as a sink sees it.
+type groupKeeper interface {
+	Put(ctx context.Context, f uploader.File) error
+	Remove(ctx context.Context, id uploader.FileID) error
+	Status(ctx context.Context, id uploader.FileID) (uploader.FileStatus, error)
+	Retry(ctx context.Context, id uploader.FileID) error
+	Watch(ctx context.Context, fn func(uploader.FileStatus) bool) error
+}
+
+var _ groupKeeper = (*uploader.Uploader)(nil)
+
 // uploadSink hands what a dataset makes to the uploader.
 type uploadSink struct {
-	u     *uploadDir
-	id    [6]byte // of the upload directory, in its files' IDs
-	news  groupNews
-	store ds.Datastore
-	key   ds.Key
+	u      *uploadDir
+	keeper groupKeeper
+	id     [6]byte // of the upload directory, in its files' IDs
+	news   groupNews
+	store  ds.Datastore
+	key    ds.Key
 
-	mu    sync.Mutex // guards what follows
-	state sinkState
+	mu       sync.Mutex // guards what follows
+	state    sinkState
+	restaged map[dataset.GroupID]time.Time // when that was asked for, of groups that are not with providers
 }
 
 // sinkState is what a sink remembers durably: which parts manifests consist of, in the chunks that they are kept in.
@@ -63,7 +80,7 @@ type part struct {
 var _ dataset.Sink = (*uploadSink)(nil)
 
 func openUploadSink(ctx context.Context, u *uploadDir) (*uploadSink, error) {
-	s := &uploadSink{u: u, store: u.n.cfg.Repo.Datastore(repo.PrefixUploadParts), key: ds.NewKey(u.req.Name)}
+	s := &uploadSink{u: u, keeper: u.n.uploader, store: u.n.cfg.Repo.Datastore(repo.PrefixUploadParts), key: ds.NewKey(u.req.Name)}
 	s.id = uploadedBy(u.req.Name)
 	b, err := s.store.Get(ctx, s.key)
 	if errors.Is(err, ds.ErrNotFound) {
@@ -102,13 +119,13 @@ func (s *uploadSink) Group(ctx context.Context, g dataset.Group) error {
 	for _, c := range g.Columns {
 		group.Columns = append(group.Columns, uploader.Column{Chunk: c.ID, Descriptor: c.Descriptor})
 	}
-	return s.u.n.uploader.Put(ctx, uploader.File{ID: s.file(uploadedGroup, uint64(g.ID)), Name: fmt.Sprintf("%s, group %d", s.u.req.Name, g.ID),
+	return s.keeper.Put(ctx, uploader.File{ID: s.file(uploadedGroup, uint64(g.ID)), Name: fmt.Sprintf("%s, group %d", s.u.req.Name, g.ID),
 		Groups: []uploader.Group{group}, Policy: s.u.policy()})
 }
 
 // Released implements dataset.Sink.
 func (s *uploadSink) Released(ctx context.Context, id dataset.GroupID) error {
-	err := s.u.n.uploader.Remove(ctx, s.file(uploadedGroup, uint64(id)))
+	err := s.keeper.Remove(ctx, s.file(uploadedGroup, uint64(id)))
 	if errors.Is(err, uploader.ErrNotFound) {
 		return nil
 	}
@@ -159,15 +176,21 @@ func (s *uploadSink) Manifest(ctx context.Context, m dataset.Manifest) error {
 	n.announceRoot(ctx, m.CID)
 	s.mu.Lock()
 	defer s.mu.Unlock() // who asks what of it is placed sees both the new manifest and what is kept for it
-	s.state.Latest = m.ID
-	if err := s.saveLocked(ctx); err != nil {
-		return err
-	}
 	f, err := s.manifestFileLocked()
 	if err != nil {
 		return err
 	}
-	return n.uploader.Put(ctx, f)
+	// Once it is the latest, it counts as placed when that file is: so the file comes first.
+	if err := s.keeper.Put(ctx, f); err != nil {
+		return err
+	}
+	before := s.state.Latest
+	s.state.Latest = m.ID
+	if err := s.saveLocked(ctx); err != nil {
+		s.state.Latest = before
+		return err
+	}
+	return nil
 }
 
 // manifestFileLocked is what the uploader is to keep of manifests: every chunk of parts that counts, m+1 times.
@@ -212,7 +235,7 @@ func (s *uploadSink) PartsReleased(ctx context.Context, gone []cid.Cid) error {
 	if len(f.Groups) == 0 {
 		return nil
 	}
-	return s.u.n.uploader.Put(ctx, f)
+	return s.keeper.Put(ctx, f)
 }
 
 func (s *uploadSink) saveLocked(ctx context.Context) error {
@@ -226,59 +249,100 @@ func (s *uploadSink) saveLocked(ctx context.Context) error {
 	return s.store.Sync(ctx, s.key)
 }
 
-// watch tells the dataset what is with providers, until ctx ends.
+// watch tells the dataset what is with providers, and what is no more, until ctx ends.
 func (s *uploadSink) watch(ctx context.Context) {
 	for ctx.Err() == nil {
 		s.news.begin()
-		err := s.u.n.uploader.Watch(ctx, func(f uploader.FileStatus) bool {
+		var failed error
+		err := s.keeper.Watch(ctx, func(f uploader.FileStatus) bool {
 			if s.owns(f.ID) {
 				s.news.hear(f)
+				failed = s.heard(ctx, f)
 			}
-			if f.State == uploader.Uploaded && s.owns(f.ID) {
-				if err := s.placed(ctx, f.ID); err != nil && ctx.Err() == nil {
-					s.u.n.log.Error("what is uploaded is not noted", "path", s.u.dir, "error", err)
-				}
-			}
-			return true
+			return failed == nil // all is told again where it could not be noted
 		})
-		if err != nil && ctx.Err() == nil {
-			s.u.n.log.Warn("watch uploads", "path", s.u.dir, "error", err)
-			s.u.sleep(ctx, time.Now().Add(workRetry))
+		if err = errors.Join(err, failed); err != nil && ctx.Err() == nil {
+			s.u.n.log.Warn("watch uploads, trying on", "path", s.u.dir, "error", err)
+			s.u.sleepFor(ctx, workRetry)
 		}
 	}
 }
 
-// placed tells the dataset of a group that is with providers, and of the manifest when all is.
+// heard tells the dataset how a group or the manifest is doing.
+func (s *uploadSink) heard(ctx context.Context, f uploader.FileStatus) error {
+	if f.State == uploader.Uploaded {
+		return s.placed(ctx, f.ID)
+	}
+	if f.ID[6] != uploadedGroup {
+		return nil
+	}
+	defer s.u.changed()
+	id := groupOf(f.ID)
+	if err := s.u.set.Unplaced(ctx, id); err != nil {
+		return err
+	}
+	if isExpired(f) || !strings.Contains(f.Reason, "shard") || !s.mayRestage(id) {
+		return nil
+	}
+	return s.u.set.Restage(ctx, id) // it can't be read, here or from providers; staging may have it
+}
+
+// mayRestage says whether a group has not been asked for a short while ago.
+func (s *uploadSink) mayRestage(id dataset.GroupID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if at, ok := s.restaged[id]; ok && time.Since(at) < restageEvery {
+		return false
+	}
+	if s.restaged == nil {
+		s.restaged = make(map[dataset.GroupID]time.Time)
+	}
+	s.restaged[id] = time.Now()
+	return true
+}
+
+// Restaged implements dataset.Sink.
+func (s *uploadSink) Restaged(ctx context.Context, id dataset.GroupID) error {
+	f, err := s.keeper.Status(ctx, s.file(uploadedGroup, uint64(id)))
+	if err != nil || isExpired(f) || f.Cancelled {
+		return notThere(err)
+	}
+	return notThere(s.keeper.Retry(ctx, f.ID))
+}
+
+// groupOf is the group that a file at the uploader is.
+func groupOf(id uploader.FileID) dataset.GroupID {
+	return dataset.GroupID(binary.BigEndian.Uint64(id[8:]))
+}
+
+// placed tells the dataset of a group that is with providers, and of the manifest when it is.
 func (s *uploadSink) placed(ctx context.Context, id uploader.FileID) error {
 	defer s.u.changed()
 	if id[6] == uploadedGroup {
-		if err := s.u.set.Placed(ctx, dataset.GroupID(binary.BigEndian.Uint64(id[8:]))); err != nil {
+		if err := s.u.set.Placed(ctx, groupOf(id)); err != nil {
 			return err
 		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if id[6] == uploadedGroup {
+		delete(s.restaged, groupOf(id))
+	}
 	if s.state.Latest == 0 {
 		return nil
 	}
-	// What Watch told may be of an earlier manifest, so it is asked again.
-	f, err := s.u.n.uploader.Status(ctx, s.file(uploadedManifest, 0))
+	// What Watch told may be of an earlier manifest, so it is asked again. The dataset knows what groups it waits for.
+	f, err := s.keeper.Status(ctx, s.file(uploadedManifest, 0))
 	if err != nil || f.State != uploader.Uploaded {
 		return notThere(err)
-	}
-	missing, err := s.missingGroups(ctx)
-	if err != nil || missing {
-		return err
 	}
 	return s.u.set.ManifestPlaced(ctx, s.state.Latest)
 }
 
-// missingGroups says whether a group of the directory is not with providers.
-func (s *uploadSink) missingGroups(ctx context.Context) (bool, error) {
-	all, err := s.u.n.uploader.Uploads(ctx)
-	return slices.ContainsFunc(all, func(f uploader.FileStatus) bool {
-		return s.owns(f.ID) && f.ID[6] == uploadedGroup && f.State != uploader.Uploaded
-	}), err
+// safe says whether providers have a group, as far as is known now without asking them.
+func (s *uploadSink) safe(ctx context.Context, id dataset.GroupID) (bool, error) {
+	f, err := s.keeper.Status(ctx, s.file(uploadedGroup, uint64(id)))
+	return err == nil && f.Safe(), notThere(err)
 }
 
 func notThere(err error) error {
