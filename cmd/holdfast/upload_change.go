@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -19,7 +21,7 @@ func (a *app) retryUploadCmd() *cobra.Command {
 	cmd.Short = "take uploads up at once"
 	cmd.Long = `Takes a file in an upload directory up at once, or all files below a directory in it, or what add --upload has given to the
 uploader, by its CID or name. Pauses after failures are forgotten, and providers that were silent or refused may be asked again; one
-that lied stays out. What was cancelled begins anew.`
+that lied stays out. What was cancelled or has expired begins anew.`
 	return cmd
 }
 
@@ -42,17 +44,17 @@ uploaded, remove it.`
 func (a *app) changeUploadCmd(name string, change func(*api.Client, context.Context, api.UploadRef) (api.UploadsChanged, error), say func(io.Writer, api.UploadsChanged)) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:     name + " {DIR PATH | CID | NAME}",
+		Use:     name + " {DIR [PATH] | CID | NAME}",
 		Example: "  holdfast uploads " + name + " /mnt/up project/video.mkv\n  holdfast uploads " + name + " bafy…",
 		Args:    args(1, 2, "an upload directory and a path in it, or one CID or name are"),
 		RunE: a.withNode(func(ctx context.Context, s *session, _ *cobra.Command, args []string) error {
 			of := api.UploadRef{Name: args[0]}
-			if len(args) == 2 {
+			if len(args) == 2 || isDirectory(args[0]) {
 				dir, err := filepath.Abs(args[0])
 				if err != nil {
 					return fmt.Errorf("%s upload: %w", name, err)
 				}
-				of = api.UploadRef{Dir: dir, Path: args[1]}
+				of = api.UploadRef{Dir: dir, Path: strings.Join(args[1:], "")}
 			}
 			changed, err := change(s.Client, ctx, of)
 			if err != nil {
@@ -67,4 +69,13 @@ func (a *app) changeUploadCmd(name string, change func(*api.Client, context.Cont
 	}
 	jsonFlag(cmd, &asJSON)
 	return cmd
+}
+
+// isDirectory says whether an argument is a path, and of a directory.
+func isDirectory(arg string) bool {
+	if !strings.ContainsRune(arg, filepath.Separator) {
+		return false
+	}
+	info, err := os.Stat(arg)
+	return err == nil && info.IsDir()
 }

@@ -174,6 +174,7 @@ type fakeSink struct {
 	placed   map[GroupID]bool
 	lost     map[GroupID]bool // that nobody uploads
 	restaged []GroupID
+	left     bool // something of them was not found
 	parts    map[cid.Cid]bool
 	manifest Manifest
 	final    Manifest // placed last
@@ -209,11 +210,11 @@ func (s *fakeSink) Released(_ context.Context, id GroupID) error {
 	return nil
 }
 
-func (s *fakeSink) Restaged(_ context.Context, id GroupID) error {
+func (s *fakeSink) Restaged(_ context.Context, id GroupID, all bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.restaged = append(s.restaged, id)
-	delete(s.lost, id)
+	s.left = s.left || !all
 	return nil
 }
 

@@ -136,8 +136,9 @@ type Manifest struct {
 type Sink interface {
 	// Group is to be uploaded. Its shards are kept in the Store until it is placed.
 	Group(ctx context.Context, g Group) error
-	// Restaged says that the Store has of a group again what the staging tree has of it, as Restage was asked to.
-	Restaged(ctx context.Context, id GroupID) error
+	// Restaged says that what the staging tree has of a group is placed anew, as Restage was asked to. All says that
+	// nothing of the group is needed then.
+	Restaged(ctx context.Context, id GroupID, all bool) error
 	// Released says that nothing refers to a group any more.
 	Released(ctx context.Context, id GroupID) error
 	// Part is a block of a manifest that none before had; Manifest follows.

@@ -15,14 +15,14 @@ import (
 // restagedAtOnce is how many groups are looked for in all files together.
 const restagedAtOnce = 256
 
-// Restage has the blocks of groups be in the Store again, as far as the staging tree has the files and directories that
-// they are of as they were: until the group is placed. Groups that are placed are left alone. Work does it, and tells
-// Sink.Restaged. It reads the lists of all files.
+// Restage has the live blocks of groups that are lost made and placed anew, in other groups, as far as the staging tree has
+// the files and directories that they are of as they were: the others can't be helped, as nobody has the blocks that are
+// not live. Groups that are placed are left alone. Work does it, and tells Sink.Restaged. It reads the lists of all files.
 func (d *Dataset) Restage(_ context.Context, ids ...GroupID) error {
 	for _, id := range ids {
 		err := d.commit(func(x *tx) error {
 			h, err := x.head(id)
-			if err != nil || h == nil || h.state != groupFormed && h.state != groupLost {
+			if err != nil || h == nil || h.state != groupLost {
 				return err
 			}
 			return x.flag(d.key(keyRestage, uint64(id)))
@@ -34,28 +34,27 @@ func (d *Dataset) Restage(_ context.Context, ids ...GroupID) error {
 	return nil
 }
 
-// restage brings the blocks of the groups back for which it was asked.
+// restage brings the blocks of the groups back for which it was asked, of as many as may wait to be placed.
 func (d *Dataset) restage(ctx context.Context) error {
-	var ids []GroupID
-	err := d.scanKind(keyRestage, func(rest, _ []byte) error {
-		ids = append(ids, GroupID(number(rest, 0)))
-		if len(ids) == restagedAtOnce {
-			return errStop
-		}
+	if !d.mayFill() || d.overBound(d.pending(d.tally())) {
 		return nil
-	})
-	if err != nil || len(ids) == 0 || !d.mayFill() {
+	}
+	r := &restager{d: d, wanted: make(map[digest]GroupID), ctx: ctx}
+	if err := r.choose(); err != nil || len(r.ids) == 0 {
 		return err
 	}
-	r := &restager{d: d, ctx: ctx, wanted: make(map[digest]GroupID)}
-	err = inTurn(ctx, func(context.Context) error { return r.want(ids) }, r.files, r.dirs, r.links)
+	d.tried = true
+	err := inTurn(ctx, r.files, r.dirs, r.links)
 	if errors.Is(err, ErrFull) {
-		d.tried = true
 		return d.tolerate(err)
 	}
-	for _, id := range ids {
+	var left map[GroupID]int
+	if err == nil {
+		left, err = r.left()
+	}
+	for _, id := range r.ids {
 		if err == nil {
-			err = d.cfg.Sink.Restaged(ctx, id)
+			err = d.cfg.Sink.Restaged(ctx, id, left[id] == 0)
 		}
 		if err == nil {
 			err = d.commit(func(x *tx) error { return x.del(d.key(keyRestage, uint64(id))) })
@@ -68,46 +67,94 @@ func (d *Dataset) restage(ctx context.Context) error {
 type restager struct {
 	d      *Dataset
 	ctx    context.Context
-	wanted map[digest]GroupID // that were not found yet
+	ids    []GroupID
+	wanted map[digest]GroupID // that are live
 }
 
-// want lists the live blocks of groups.
-func (r *restager) want(ids []GroupID) error {
-	for _, id := range ids {
+// choose takes groups, and lists their live blocks.
+func (r *restager) choose() error {
+	bytes := int64(0)
+	return r.d.scanKind(keyRestage, func(rest, _ []byte) error {
+		id := GroupID(number(rest, 0))
+		r.ids = append(r.ids, id)
 		err := r.d.view(func(x *tx) error {
 			h, err := x.head(id)
-			if err != nil || h == nil || h.state != groupFormed && h.state != groupLost {
+			if err != nil || h == nil || h.state != groupLost {
 				return err
 			}
+			bytes += int64(h.liveBytes)
 			return x.scan(r.d.key(keyStripes, uint64(id)), func(_, value []byte) error {
 				stripes, err := decodeStripes(value)
 				for _, s := range stripes {
 					for _, b := range s.Data {
-						r.wanted[digestOf(b.CID)] = id
+						if err == nil {
+							err = r.want(x, id, digestOf(b.CID))
+						}
 					}
 				}
 				return err
 			})
 		})
-		if err != nil {
-			return err
+		if err == nil && (len(r.ids) == restagedAtOnce || r.d.overBound(r.d.pending(r.d.tally())+r.d.stored(bytes))) {
+			return errStop
 		}
-	}
-	return nil
+		return err
+	})
 }
 
-// Put implements dag.Sink: it keeps what is wanted.
-func (r *restager) Put(ctx context.Context, blks []blocks.Block) error {
-	for _, b := range blks {
-		id, ok := r.wanted[digestOf(b.Cid())]
-		if !ok {
-			continue
+// want adds a block, if it is a group's still.
+func (r *restager) want(x *tx, id GroupID, h digest) error {
+	b, err := x.block(h)
+	if err == nil && b.refs > 0 && b.group == id && b.queue == 0 {
+		r.wanted[h] = id
+	}
+	return err
+}
+
+// left counts the blocks that were not found, by group.
+func (r *restager) left() (map[GroupID]int, error) {
+	left := make(map[GroupID]int)
+	err := r.d.view(func(x *tx) error {
+		for h, id := range r.wanted {
+			b, err := x.block(h)
+			if err != nil {
+				return err
+			}
+			if b.refs > 0 && b.group == id && b.queue == 0 {
+				left[id]++
+			}
 		}
-		if err := r.d.cfg.Store.Put(ctx, groupMark(id), []blocks.Block{b}); err != nil {
-			return err
+		return nil
+	})
+	return left, err
+}
+
+// Put implements dag.Sink: what is wanted waits for a stripe. It is called concurrently.
+func (r *restager) Put(ctx context.Context, blks []blocks.Block) error {
+	var found []blocks.Block
+	for _, b := range blks {
+		if _, ok := r.wanted[digestOf(b.Cid())]; ok {
+			found = append(found, b)
 		}
 	}
-	return nil
+	if err := r.d.putBlocks(ctx, found); err != nil || len(found) == 0 {
+		return err
+	}
+	return r.d.commit(func(x *tx) error {
+		for _, blk := range found {
+			h := digestOf(blk.Cid())
+			b, err := x.block(h)
+			if err == nil && b.refs > 0 {
+				if err = x.enqueue(h, &b); err == nil {
+					err = x.setBlock(h, b)
+				}
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // Body implements dag.Sink.

@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"path"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/ipfs/go-cid"
@@ -36,15 +34,7 @@ func (n *Node) RetryUpload(ctx context.Context, of api.UploadRef) (api.UploadsCh
 	if err := u.files(ctx, p, r.file); err != nil {
 		return api.UploadsChanged{}, answer(err)
 	}
-	if p == "" { // what of directories and names is lost, too
-		err := u.set.LostGroups(ctx, func(id dataset.GroupID) bool {
-			r.groups[id] = true
-			return true
-		})
-		if err != nil {
-			return api.UploadsChanged{}, answer(err)
-		}
-	}
+	r.all = p == ""
 	return r.out, answer(r.finish(ctx))
 }
 
@@ -199,6 +189,7 @@ func (u *uploadDir) filesIn(ctx context.Context, p string, e dataset.Entry, st *
 type retry struct {
 	u      *uploadDir
 	groups map[dataset.GroupID]bool
+	all    bool // what of names and directories is lost, too
 	linked bool // a cancelled one has more names than that which it was found by
 	out    api.UploadsChanged
 }
@@ -232,19 +223,31 @@ func (r *retry) file(ctx context.Context, f stagedFile) error {
 // finish has the groups of all those files asked for again, and the manifest.
 func (r *retry) finish(ctx context.Context) error {
 	ids := []uploader.FileID{r.u.sink.file(uploadedManifest, 0)}
+	// What was placed once may be here no more but in the staging tree: whoever began to read it now would wait for
+	// providers.
+	var lost []dataset.GroupID
+	err := r.u.set.LostGroups(ctx, func(g dataset.GroupID) bool {
+		if r.all || r.groups[g] {
+			lost = append(lost, g)
+			delete(r.groups, g)
+		}
+		return true
+	})
+	if err == nil {
+		err = r.u.sink.renew(ctx, lost)
+	}
+	if err != nil {
+		return err
+	}
 	for g := range r.groups {
 		ids = append(ids, r.u.sink.file(uploadedGroup, uint64(g)))
-	}
-	// What was placed once may be here no more but in the staging tree.
-	if err := r.u.set.Restage(ctx, slices.Collect(maps.Keys(r.groups))...); err != nil {
-		return err
 	}
 	for _, id := range ids {
 		if err := r.u.n.uploader.Retry(ctx, id); err != nil && !errors.Is(err, uploader.ErrNotFound) {
 			return err
 		}
 	}
-	err := r.u.withheld.sync(ctx)
+	err = r.u.withheld.sync(ctx)
 	if err == nil && r.linked {
 		err = r.u.set.Scan(ctx)
 	}

@@ -56,6 +56,7 @@ type uploadSink struct {
 
 	mu       sync.Mutex // guards what follows
 	state    sinkState
+	renewed  map[dataset.GroupID]bool      // that are asked for again when they were looked for in staging
 	restaged map[dataset.GroupID]time.Time // when that was asked for, of groups that are not with providers
 }
 
@@ -301,13 +302,35 @@ func (s *uploadSink) mayRestage(id dataset.GroupID) bool {
 	return true
 }
 
-// Restaged implements dataset.Sink.
-func (s *uploadSink) Restaged(ctx context.Context, id dataset.GroupID) error {
-	f, err := s.keeper.Status(ctx, s.file(uploadedGroup, uint64(id)))
-	if err != nil || isExpired(f) || f.Cancelled {
-		return notThere(err)
+// renew has what the staging tree has of groups uploaded anew that providers have not any more, and then asks again for
+// what else there is of them, also of expired ones.
+func (s *uploadSink) renew(ctx context.Context, ids []dataset.GroupID) error {
+	s.mu.Lock()
+	for _, id := range ids {
+		if s.renewed == nil {
+			s.renewed = make(map[dataset.GroupID]bool)
+		}
+		s.renewed[id] = true
 	}
-	return notThere(s.keeper.Retry(ctx, f.ID))
+	s.mu.Unlock()
+	return s.u.set.Restage(ctx, ids...)
+}
+
+// Restaged implements dataset.Sink.
+func (s *uploadSink) Restaged(ctx context.Context, id dataset.GroupID, all bool) error {
+	s.mu.Lock()
+	anew := s.renewed[id]
+	s.mu.Unlock()
+	f, err := s.keeper.Status(ctx, s.file(uploadedGroup, uint64(id)))
+	if err == nil && !all && (anew || !isExpired(f)) {
+		err = s.keeper.Retry(ctx, f.ID)
+	}
+	if err = notThere(err); err == nil {
+		s.mu.Lock()
+		delete(s.renewed, id)
+		s.mu.Unlock()
+	}
+	return err
 }
 
 // groupOf is the group that a file at the uploader is.
