@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	blocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/network"
@@ -33,6 +34,8 @@ const (
 	addressesFor = time.Hour
 	// shardPatience is how long a shard that is not here is waited for.
 	shardPatience = time.Minute
+	// shardPoll is how often it is looked for here meanwhile.
+	shardPoll = time.Second
 )
 
 // shards reads what is to be stored, from the local store or from peers.
@@ -45,12 +48,37 @@ func (s shards) ReadShard(ctx context.Context, c cid.Cid) (bytes []byte, checked
 	if errors.Is(err, exchange.ErrNotFound) {
 		ctx, cancel := context.WithTimeoutCause(ctx, shardPatience, fmt.Errorf("shard %s: %w", c, exchange.ErrNotFound))
 		defer cancel()
-		b, err = s.n.exchange.Fetch(ctx, exchange.Want{CID: c})
+		b, err = s.fetch(ctx, c)
 	}
 	if err != nil {
 		return nil, false, err
 	}
 	return b.RawData(), true, nil
+}
+
+// fetch asks peers for a shard, and looks now and then whether it has come here otherwise: out of a staging tree.
+func (s shards) fetch(ctx context.Context, c cid.Cid) (b blocks.Block, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	fetched := make(chan struct{})
+	go func() {
+		defer close(fetched)
+		b, err = s.n.exchange.Fetch(ctx, exchange.Want{CID: c})
+	}()
+	tick := time.NewTicker(shardPoll)
+	defer tick.Stop()
+	for {
+		select {
+		case <-fetched:
+			return b, err
+		case <-tick.C:
+			if here, herr := (&served{store: s.n.store}).Get(ctx, c); herr == nil {
+				cancel()
+				<-fetched
+				return here, nil
+			}
+		}
+	}
 }
 
 // storageStreams opens streams to providers.

@@ -282,10 +282,17 @@ func (s *uploadSink) heard(ctx context.Context, f uploader.FileStatus) error {
 	if err := s.u.set.Unplaced(ctx, id); err != nil {
 		return err
 	}
-	if isExpired(f) || !strings.Contains(f.Reason, "shard") || !s.mayRestage(id) {
+	if isExpired(f) || !s.unreadable(f) || !s.mayRestage(id) {
 		return nil
 	}
-	return s.u.set.Restage(ctx, id) // it can't be read, here or from providers; staging may have it
+	return s.u.set.Restage(ctx, id) // staging may have it
+}
+
+// unreadable says whether a group's shards can't be read, here or from providers, or so few are pledged that it can't be
+// rebuilt from those.
+func (s *uploadSink) unreadable(f uploader.FileStatus) bool {
+	p := s.u.req.Protect
+	return strings.Contains(f.Reason, "shard") || f.Done*int64(p.K+p.M) < f.Bytes*int64(p.K)
 }
 
 // mayRestage says whether a group has not been asked for a short while ago.
