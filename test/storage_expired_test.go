@@ -74,6 +74,9 @@ func TestLostIsReadFromStaging(t *testing.T) {
 		t.Errorf("it is %s", state)
 	}
 	writer.Must("umount", up)
+	if out, err := writer.Run("mount", "--detach", "--upload", "--protect", "2,1", up); err == nil || !strings.Contains(err.Error(), "protected by 4,2") {
+		t.Errorf("mounted with another code: %s, %v", out, err)
+	}
 	writer.Stop()
 	fresh := s.Start("fresh")
 	fresh.Connect(all[0])
