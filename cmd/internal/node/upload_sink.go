@@ -175,6 +175,11 @@ func (s *uploadSink) Manifest(ctx context.Context, m dataset.Manifest) error {
 	}
 	n.announceRoot(ctx, m.Root)
 	n.announceRoot(ctx, m.CID)
+	return s.keepManifest(ctx, m.ID)
+}
+
+// keepManifest has the parts of a manifest kept.
+func (s *uploadSink) keepManifest(ctx context.Context, id dataset.ManifestID) error {
 	s.mu.Lock()
 	defer s.mu.Unlock() // who asks what of it is placed sees both the new manifest and what is kept for it
 	f, err := s.manifestFileLocked()
@@ -186,7 +191,7 @@ func (s *uploadSink) Manifest(ctx context.Context, m dataset.Manifest) error {
 		return err
 	}
 	before := s.state.Latest
-	s.state.Latest = m.ID
+	s.state.Latest = id
 	if err := s.saveLocked(ctx); err != nil {
 		s.state.Latest = before
 		return err
