@@ -99,15 +99,25 @@ func (u *uploadDir) expiredError(ctx context.Context, groups map[dataset.GroupID
 		Advice: fmt.Sprintf("holdfast uploads retry %s uploads it anew; --auto-renew has it renewed in time", u.dir)}
 }
 
-// restageLost has what of the directory's groups nobody keeps any more read from the staging tree again.
+// restageLost has what of the directory's groups can't be rebuilt any more read from the staging tree again.
 func (u *uploadDir) restageLost(ctx context.Context) error {
 	var ids []dataset.GroupID
 	err := u.set.LostGroups(ctx, func(id dataset.GroupID) bool {
 		ids = append(ids, id)
 		return true
 	})
-	if err == nil {
-		err = u.set.Restage(ctx, ids...)
+	for _, id := range ids {
+		var f uploader.FileStatus
+		var lost bool
+		if err == nil {
+			f, err = u.n.uploader.Status(ctx, u.sink.file(uploadedGroup, uint64(id)))
+		}
+		if err == nil && !isExpired(f) {
+			lost, err = u.sink.unreadable(ctx, f)
+		}
+		if err = notThere(err); err == nil && lost {
+			err = u.set.Restage(ctx, id)
+		}
 	}
 	u.set.Hurry()
 	u.changed()

@@ -40,6 +40,7 @@ type groupKeeper interface {
 	Remove(ctx context.Context, id uploader.FileID) error
 	Status(ctx context.Context, id uploader.FileID) (uploader.FileStatus, error)
 	Retry(ctx context.Context, id uploader.FileID) error
+	Links(ctx context.Context, of ...uploader.FileID) ([]uploader.LinkStatus, error)
 	Watch(ctx context.Context, fn func(uploader.FileStatus) bool) error
 }
 
@@ -287,17 +288,37 @@ func (s *uploadSink) heard(ctx context.Context, f uploader.FileStatus) error {
 	if err := s.u.set.Unplaced(ctx, id); err != nil {
 		return err
 	}
-	if isExpired(f) || !s.unreadable(f) || !s.mayRestage(id) {
+	if isExpired(f) {
 		return nil
+	}
+	lost, err := s.unreadable(ctx, f)
+	if err != nil || !lost || !s.mayRestage(id) {
+		return err
 	}
 	return s.u.set.Restage(ctx, id) // staging may have it
 }
 
-// unreadable says whether a group's shards can't be read, here or from providers, or so few are pledged that it can't be
-// rebuilt from those.
-func (s *uploadSink) unreadable(f uploader.FileStatus) bool {
-	p := s.u.req.Protect
-	return strings.Contains(f.Reason, "shard") || f.Done*int64(p.K+p.M) < f.Bytes*int64(p.K)
+// unreadable says whether a group's shards could not be read, here or from providers, or so few of its chunks are pledged
+// that it can't be rebuilt from those.
+func (s *uploadSink) unreadable(ctx context.Context, f uploader.FileStatus) (bool, error) {
+	if strings.Contains(f.Reason, "more shards are needed") {
+		return true, nil
+	}
+	links, err := s.keeper.Links(ctx, f.ID)
+	if err != nil || len(links) == 0 {
+		return false, err
+	}
+	signed := make(map[cid.Cid]bool)
+	for _, l := range links {
+		signed[l.Chunk] = signed[l.Chunk] || l.State == uploader.LinkSigned && !l.Doubted
+	}
+	have := 0
+	for _, ok := range signed {
+		if ok {
+			have++
+		}
+	}
+	return have < len(signed)-s.u.req.Protect.M, nil
 }
 
 // mayRestage says whether a group has not been asked for a short while ago.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/ipfs/go-cid"
 	ds "github.com/ipfs/go-datastore"
 
 	"github.com/holdfastfs/holdfast/cmd/internal/api"
@@ -43,16 +44,29 @@ func TestAManifestIsTheLatestWhenItIsKept(t *testing.T) {
 	}
 }
 
+// Links tells of six chunks, of which so many are signed as the file's ID begins with.
+func (k *fakeKeeper) Links(_ context.Context, of ...uploader.FileID) (all []uploader.LinkStatus, err error) {
+	for i := range 6 {
+		chunk := cid.NewCidV1(cid.Raw, append([]byte{0, 1}, byte(i)))
+		all = append(all, uploader.LinkStatus{Chunk: chunk, State: uploader.LinkFailed})
+		if i < int(of[0][0]) {
+			all = append(all, uploader.LinkStatus{Chunk: chunk, State: uploader.LinkSigned}, uploader.LinkStatus{Chunk: chunk, State: uploader.LinkFailed})
+		}
+	}
+	return all, nil
+}
+
 // TestUnreadableGroups are those of which fewer chunks are pledged than it takes, or whose shards are missed.
 func TestUnreadableGroups(t *testing.T) {
-	s := &uploadSink{u: &uploadDir{req: api.UploadRequest{Protect: api.Protection{K: 4, M: 2}}}}
+	s := &uploadSink{u: &uploadDir{req: api.UploadRequest{Protect: api.Protection{K: 4, M: 2}}}, keeper: &fakeKeeper{}}
 	for _, c := range []struct {
-		done   int64
+		signed byte
 		reason string
 		want   bool
 	}{{6, "", false}, {4, "", false}, {3, "", true}, {5, "rebuild shard x: 1 more shards are needed", true}, {5, "needs 6 providers, 5 known", false}} {
-		if got := s.unreadable(uploader.FileStatus{Bytes: 6, Done: c.done, Reason: c.reason}); got != c.want {
-			t.Errorf("%+v: %v", c, got)
+		got, err := s.unreadable(context.Background(), uploader.FileStatus{ID: uploader.FileID{c.signed}, Reason: c.reason})
+		if got != c.want || err != nil {
+			t.Errorf("%+v: %v, %v", c, got, err)
 		}
 	}
 }
