@@ -70,7 +70,7 @@ func (p *peerState) restedFor(now time.Duration) time.Duration {
 // if it is not waited for: there is no such reason, or it has lasted too long.
 func (m *machine) resting(p *peerState) (d time.Duration, ok bool) {
 	switch {
-	case p.unpayable || !p.proven():
+	case p.unpayable || !p.proven() || !p.charges && p.dues == 0:
 		return 0, false
 	case p.rest.on:
 		d = p.restedFor(m.now)

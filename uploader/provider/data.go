@@ -20,15 +20,18 @@ const saveEvery = 2 * time.Second
 // batchSegments is how many segments that lie one after the other are written at once.
 const batchSegments = 16
 
+// maxBatches is how many transfers write in such batches at a time. Others write each segment.
+const maxBatches = 16
+
 // data takes segments. With the last one the chunk is verified, and the state that leads to is stored.
 func (p *Provider) data(ctx context.Context, from peer.ID, q *seal.Data, r *seal.Reader, c *conn) (*seal.DataAnswer, error) {
 	h, _, err := p.findLink(from, q.Link)
 	if err != nil {
 		return nil, err
 	}
-	t := &transfer{p: p, h: h, c: c, link: q.Link, batch: p.batches.Get().(*batch)}
+	t := &transfer{p: p, h: h, c: c, link: q.Link}
 	defer p.drop(h)
-	defer p.batches.Put(t.batch)
+	defer t.release()
 	err = t.begin()
 	whole := err == nil && h.rec.Whole
 	h.mu.Unlock()
@@ -56,19 +59,40 @@ type transfer struct {
 	f       file
 	m       *seal.Map
 	link    seal.LinkID
-	batch   *batch
+	batch   *batch   // nil until the first segment
 	checker *checker // nil where blocks can't be checked as they come
 }
 
 // batch is segments on their way to the file.
 type batch struct {
-	bytes []byte // room for batchSegments of them
+	bytes []byte // room for batchSegments of them, or for one
 	first int    // of the segments in it
 	n     int
 	used  int // bytes
 }
 
 func newBatch() any { return &batch{bytes: alignedBuffer(batchSegments * seal.SegmentBytes)} }
+
+// takeBatch gives the transfer a batch; when there are enough of them, one of a single segment: streams may come in
+// numbers and then stall.
+func (t *transfer) takeBatch() *batch {
+	if t.p.batching.TryAcquire(1) {
+		t.batch = t.p.batches.Get().(*batch)
+	} else {
+		t.batch = &batch{bytes: alignedBuffer(seal.SegmentBytes)}
+	}
+	t.batch.n, t.batch.used = 0, 0
+	return t.batch
+}
+
+// release gives the batch back.
+func (t *transfer) release() {
+	if t.batch != nil && len(t.batch.bytes) > seal.SegmentBytes {
+		t.p.batches.Put(t.batch)
+		t.p.batching.Release(1)
+	}
+	t.batch = nil
+}
 
 // begin is called with the copy's lock held.
 func (t *transfer) begin() error {
@@ -83,7 +107,6 @@ func (t *transfer) begin() error {
 	case r.Whole:
 		return nil
 	}
-	t.batch.n, t.batch.used = 0, 0
 	var err error
 	if t.m, err = t.p.readMap(t.h); errors.Is(err, errDamaged) || isMissing(err) {
 		if err := t.p.distrust(t.h); err != nil {
@@ -148,7 +171,10 @@ func (t *transfer) take(i int, segment []byte) error {
 	}
 	t.checker.take(i, segment)
 	b := t.batch
-	if b.n > 0 && (i != b.first+b.n || b.n == batchSegments) {
+	if b == nil {
+		b = t.takeBatch()
+	}
+	if b.n > 0 && i != b.first+b.n {
 		if err := t.write(); err != nil {
 			return err
 		}
@@ -161,7 +187,7 @@ func (t *transfer) take(i int, segment []byte) error {
 	}
 	b.used += copy(b.bytes[b.used:], segment)
 	b.n++
-	if b.n == batchSegments {
+	if b.used+seal.SegmentBytes > len(b.bytes) {
 		return t.write()
 	}
 	return nil
@@ -170,7 +196,7 @@ func (t *transfer) take(i int, segment []byte) error {
 // write brings the batch to the file. After an error what was not written of it is missing.
 func (t *transfer) write() error {
 	b := t.batch
-	if b.n == 0 {
+	if b == nil || b.n == 0 {
 		return nil
 	}
 	first, n := b.first, b.n

@@ -36,15 +36,12 @@ func (f *osFile) WriteAt(b []byte, off int64) (int, error) {
 	if off%alignBytes != 0 || uintptr(unsafe.Pointer(unsafe.SliceData(b)))%alignBytes != 0 || whole == 0 {
 		return f.writeCached(b, off)
 	}
-	d, err := f.openDirect()
-	if err != nil {
-		return 0, err
-	}
+	d := f.openDirect()
 	if d == nil {
 		return f.writeCached(b, off)
 	}
 	n, err := d.WriteAt(b[:whole], off)
-	if errors.Is(err, unix.EINVAL) { // not for this file, or this alignment
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) { // not for this file, or this alignment
 		f.mu.Lock()
 		f.refused = true
 		f.mu.Unlock()
@@ -65,20 +62,20 @@ func (f *osFile) writeCached(b []byte, off int64) (int, error) {
 }
 
 // openDirect returns the file for direct writes, nil where there are none.
-func (f *osFile) openDirect() (*os.File, error) {
+func (f *osFile) openDirect() *os.File {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.direct != nil || f.refused {
-		return f.direct, nil
+		return f.direct
 	}
 	// By descriptor: the name may be another's by now.
 	d, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), os.O_WRONLY|unix.O_DIRECT, 0)
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, os.ErrNotExist) { // no such mode, or no /proc
+	if err != nil { // no such mode, no /proc, too many files: the page cache does as well
 		f.refused = true
-		return nil, nil
+		return nil
 	}
 	f.direct = d
-	return d, err
+	return d
 }
 
 // Writeback starts the disk on what was written through the page cache, without waiting for it.

@@ -42,7 +42,8 @@ type Provider struct {
 	gate       gate
 	memory     *semaphore.Weighted // bytes, for requests being read and answers being made
 	verifiers  *semaphore.Weighted
-	batches    sync.Pool // of *batch
+	batching   *semaphore.Weighted // transfers that have one of batches
+	batches    sync.Pool           // of *batch
 	tombstones atomic.Int64
 	counts     counters
 
@@ -86,7 +87,7 @@ func open(cfg Config) (*Provider, error) {
 		table: newTable(cfg.Limits.OpenFiles), books: newBooks(cfg.Limits, cfg.QuotaBytes),
 		memory: semaphore.NewWeighted(cfg.Limits.MemoryBytes), verifiers: semaphore.NewWeighted(int64(cfg.Limits.Verifiers)),
 	}
-	p.batches.New = newBatch
+	p.batches.New, p.batching = newBatch, semaphore.NewWeighted(maxBatches)
 	p.dbFree = func() (uint64, error) { return durable.Free(cfg.DB.Opts().Dir) }
 	p.gate.init(cfg.Limits)
 	p.dirGen.Store(1)
