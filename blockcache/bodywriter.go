@@ -221,10 +221,13 @@ func (w *BodyWriter) publish(ctx context.Context, file cid.Cid) error {
 		}
 	}
 	s.beginMu.Unlock()
-	if err != nil || old == nil {
-		return err
+	if err == nil && old != nil {
+		err = s.replace(ctx, old)
 	}
-	return w.s.replace(ctx, old)
+	if err == nil {
+		s.outdate(ctx, b)
+	}
+	return err
 }
 
 // sound reports whether a body's bytes can be relied on as a writer's: they are checked, and stay.

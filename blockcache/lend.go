@@ -82,8 +82,8 @@ func (b *body) lent() bool {
 
 // LendBody begins the body of a file whose bytes stay where they are: Put notes where leaves lie and writes
 // nothing, and nothing counts against the quota. Whoever lends the file calls Reclaim or TakeOver before
-// its bytes change or go, and begins no other loan of it until then. The error of a Commit that comes after
-// wraps [ErrRecalled].
+// its bytes change or go. Of several loans of one file the one that is committed last takes the place of the others. The
+// error of a Commit that comes after Reclaim or TakeOver wraps [ErrRecalled].
 func (s *Store) LendBody(ctx context.Context, l Loan) (*BodyWriter, error) {
 	if err := s.enter(); err != nil {
 		return nil, err
@@ -116,6 +116,23 @@ func (s *Store) lendTo(b *body, l *loan) {
 	s.mu.Lock()
 	s.loans[l.Name] = append(s.loans[l.Name], b)
 	s.mu.Unlock()
+}
+
+// outdate drops the older bodies of a file that was lent once more, as it is after a change of its times alone. What
+// somebody is using stays until the file is given back.
+func (s *Store) outdate(ctx context.Context, b *body) {
+	l := b.loan.Load()
+	if l == nil || l.taken {
+		return
+	}
+	for _, old := range s.lentAs(l.Name) {
+		if old == b || !old.committed.Load() || !old.lent() || !old.leave() {
+			continue
+		}
+		if err := s.giveBack(ctx, old, b); err != nil {
+			s.log.Warn("an older body of a lent file stays for now", "name", l.Name, "err", err)
+		}
+	}
 }
 
 // unlendLocked forgets that a body is lent.
@@ -226,9 +243,12 @@ func (s *Store) Restamp(ctx context.Context, l Loan) error {
 	var all []*body
 	for _, b := range s.lentAs(l.Name) {
 		b.mu.Lock()
-		old := b.loan.Load()
-		if old != nil && !old.taken && uint64(l.Stamp.Bytes) == b.fileBytes && old.Loan != l {
-			b.loan.Store(&loan{Loan: l})
+		old, is := b.loan.Load(), l
+		if old != nil && is.Hint == "" {
+			is.Hint = old.Hint // where it was is better than nothing
+		}
+		if old != nil && !old.taken && uint64(l.Stamp.Bytes) == b.fileBytes && old.Loan != is {
+			b.loan.Store(&loan{Loan: is})
 			if b.committed.Load() {
 				all = append(all, b)
 			}

@@ -65,8 +65,13 @@ func (s *Store) reclaim(ctx context.Context, b *body) error {
 	if here, err := s.seize(ctx, b); !here || err != nil {
 		return err
 	}
+	return s.giveBack(ctx, b, nil)
+}
+
+// giveBack drops a body that is leaving. What is in by, another body of the same file, is not copied; it may be nil.
+func (s *Store) giveBack(ctx context.Context, b, by *body) error {
 	s.unmarkDirty(&b.blob) // what goes need not be synced
-	err := s.rescue(ctx, b)
+	err := s.rescue(ctx, b, by)
 	if err == nil {
 		err = s.dropBody(context.WithoutCancel(ctx), b)
 	}
@@ -78,8 +83,8 @@ func (s *Store) reclaim(ctx context.Context, b *body) error {
 }
 
 // rescue copies what is pinned and has no other place. The body is leaving, so that no Put counts on it any more.
-func (s *Store) rescue(ctx context.Context, b *body) (err error) {
-	r := &rescue{s: s, b: b}
+func (s *Store) rescue(ctx context.Context, b, by *body) (err error) {
+	r := &rescue{s: s, b: b, by: by}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, r.undo())
@@ -109,6 +114,7 @@ func (s *Store) rescue(ctx context.Context, b *body) (err error) {
 type rescue struct {
 	s      *Store
 	b, own *body // own is nil until something is copied
+	by     *body // if set, lent as well: what lies there need not be copied
 	pinned bool  // anything was
 }
 
@@ -145,7 +151,7 @@ func (r *rescue) stays(p place) bool {
 	r.s.mu.RLock()
 	b := r.s.bodies[p.id]
 	r.s.mu.RUnlock()
-	return b != nil && b.loan.Load() == nil && !b.leaving.Load() && (b.committed.Load() || b == r.own)
+	return b != nil && (!b.lent() || b == r.by) && !b.leaving.Load() && (b.committed.Load() || b == r.own)
 }
 
 // copy copies leaves, in ascending order, and indexes them; they are readable after finish.

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/ipfs/go-cid"
+	"golang.org/x/sys/unix"
 )
 
 // wantNoLoan expects nothing to depend on the lent file, whose bytes it spoils.
@@ -127,6 +128,17 @@ func TestReclaimForestallsCommit(t *testing.T) {
 	wantEmpty(t, b)
 }
 
+// lendBeside lends a file once more while somebody is at its older body, which stays.
+func lendBeside(t *testing.T, b *box, from *shelf, f fakeFile) {
+	t.Helper()
+	old := b.bodyOf(f.root)
+	if !old.leave() {
+		t.Fatal("the body is in use")
+	}
+	defer old.stay()
+	must(t, lendAgain(t, b.Store, from, "file", f).Commit(t.Context(), randBlock(t, 8, 10).Cid()))
+}
+
 // Two loans of one file, as of one whose mode has changed, and a file of one block many times over.
 func TestReclaimOfManyBodies(t *testing.T) {
 	t.Parallel()
@@ -138,8 +150,7 @@ func TestReclaimOfManyBodies(t *testing.T) {
 		f.leaves = append(f.leaves, f.leaves[0])
 	}
 	must(t, lendFile(t, b.Store, from, "file", f).Commit(t.Context(), f.root))
-	other := randBlock(t, 8, 10).Cid()
-	must(t, lendAgain(t, b.Store, from, "file", f).Commit(t.Context(), other))
+	lendBeside(t, b, from, f)
 	if st := b.Stats(); st.Lent != 2 {
 		t.Errorf("stats: %+v", st)
 	}
@@ -214,6 +225,49 @@ func TestTakeOverOfWhatKeepsItsName(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A file whose times have changed has another root, and the same blocks: the older body goes, and nothing is copied.
+func TestLentAgainTakesThePlaceOfTheOlder(t *testing.T) {
+	t.Parallel()
+	b, from, f := lentBox(t, StoreConfig{}, 5<<20)
+	pinLeaves(t, b.Store, f.leaves[3])
+	must(t, lendAgain(t, b.Store, from, "file", f).Commit(t.Context(), randBlock(t, 8, 10).Cid()))
+	for range 2 {
+		if st := b.Stats(); st.Lent != 1 || st.LentBytes != 5<<20 || st.UsedBytes != 0 {
+			t.Errorf("stats: %+v", st)
+		}
+		for _, l := range f.leaves {
+			mustGet(t, b, l.Block)
+		}
+		b.crash()
+	}
+	must(t, b.Reclaim(t.Context(), "file"))
+	mustGet(t, b, f.leaves[3].Block)
+	wantNoLoan(t, b, from)
+}
+
+func TestTakeOverOfManyBodies(t *testing.T) {
+	t.Parallel()
+	b, from, f := lentBox(t, StoreConfig{}, 5<<20)
+	pinLeaves(t, b.Store, f.leaves[3])
+	lendBeside(t, b, from, f)
+	for range 2 {
+		take(t, b, from)
+		if st := b.Stats(); st.UsedBytes != 5<<20 || len(b.lentAs("file")) != 1 {
+			t.Errorf("stats: %+v, %d bodies", st, len(b.lentAs("file")))
+		}
+		var is unix.Stat_t
+		if must(t, unix.Stat(from.path("file"), &is)); is.Nlink != 2 {
+			t.Errorf("the file has %d names", is.Nlink)
+		}
+	}
+	must(t, os.Remove(from.path("file")))
+	must(t, b.Gone(t.Context(), "file"))
+	for _, l := range f.leaves {
+		mustGet(t, b, l.Block)
+	}
+	wantNoLoan(t, b, from)
 }
 
 func TestTakeOverCopiesWhereItCannotLink(t *testing.T) {

@@ -4,10 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // TakeOver is Reclaim for a file whose last name is about to go: where blocks of it are pinned, link is called with
-// a path that it gives the file as one more name, and nothing is copied. The file must be on the store's file system and
+// a path that it gives the file as one more name, once, and nothing is copied. The file must be on the store's file system and
 // open nowhere for writing. If link fails the blocks are copied. Gone says that the other name has gone; until then
 // Reclaim still gives the file back.
 func (s *Store) TakeOver(ctx context.Context, name string, link func(path string) error) error {
@@ -15,8 +16,14 @@ func (s *Store) TakeOver(ctx context.Context, name string, link func(path string
 		return err
 	}
 	defer s.exit()
-	for _, b := range s.recall(name) {
-		took, err := s.takeOver(ctx, b, link)
+	have := false
+	for _, b := range slices.Backward(s.recall(name)) { // the newest; of one inode one name is enough
+		var took bool
+		var err error
+		if !have {
+			took, err = s.takeOver(ctx, b, link)
+			have = took
+		}
 		if err == nil && !took {
 			err = s.reclaim(ctx, b)
 		}

@@ -118,8 +118,11 @@ func (n *Node) openUpload(ctx context.Context, dir string, req api.UploadRequest
 	if err != nil {
 		return nil, err
 	}
-	u.set, err = dataset.Open(ctx, dataset.Config{DB: n.cfg.Repo.DB, Prefix: prefix, Store: fullStore{uploadStore{u}}, Staging: u, Sink: fullSink{u.sink},
+	set, err := dataset.Open(ctx, dataset.Config{DB: n.cfg.Repo.DB, Prefix: prefix, Store: fullStore{uploadStore{u}}, Staging: u, Sink: fullSink{u.sink},
 		Data: req.Protect.K, Parity: req.Protect.M, MostPending: n.mostPending(), Temporary: fs.Temporary(u.tempNames()), Flush: n.store.Sync})
+	u.mu.Lock() // lent files are looked for already
+	u.set = set
+	u.mu.Unlock()
 	if errors.Is(err, dataset.ErrCode) {
 		k, m, _ := dataset.Code(ctx, n.cfg.Repo.DB, prefix)
 		err = &api.Error{Code: api.CodeUsage, Message: fmt.Sprintf("upload directory %q is protected by %s, not by %s", req.Name, api.Protection{K: k, M: m}, req.Protect),

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -38,7 +39,8 @@ type lender struct {
 // lendTurn is held while a loan of a file is made or ended, so that none is made of what was just given back.
 type lendTurn struct {
 	sync.Mutex
-	users int // guarded by lender.mu
+	users int    // guarded by lender.mu
+	path  string // guarded by lender.mu: where the file lies, as whoever has the turn was told; may be empty
 }
 
 var _ blockcache.Lender = (*lender)(nil)
@@ -53,8 +55,8 @@ func newLender(n *Node) *lender {
 	return &lender{n: n, open: make(map[importKey]*importFile), turns: make(map[importKey]*lendTurn)}
 }
 
-// lock excludes other changes of a file's loans.
-func (l *lender) lock(k importKey) (unlock func()) {
+// lock excludes other changes of a file's loans. The file lies at p, if that is not empty.
+func (l *lender) lock(k importKey, p string) (unlock func()) {
 	l.mu.Lock()
 	t := l.turns[k]
 	if t == nil {
@@ -64,10 +66,14 @@ func (l *lender) lock(k importKey) (unlock func()) {
 	t.users++
 	l.mu.Unlock()
 	t.Lock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	t.path = p
 	return func() {
-		t.Unlock()
 		l.mu.Lock()
 		defer l.mu.Unlock()
+		t.path = ""
+		t.Unlock()
 		if t.users--; t.users == 0 {
 			delete(l.turns, k)
 		}
@@ -89,31 +95,70 @@ func (l *lender) OpenLent(name, hint string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
+	u := l.n.uploadDirs.opened(dir)
 	for try := 1; ; try++ {
-		p, known := l.n.uploadDirs.pathOf(dir, id)
-		if !known {
-			p = hint
-		}
-		f, err := openStaged(l.n.stagingDir(dir), p, id)
-		if err == nil || !known || try == lentTries {
+		f, err := l.openAny(u, dir, id, hint)
+		if err == nil || u == nil || try == lentTries {
 			return f, err
 		}
 		time.Sleep(lentRetry) // between a rename and the word of it
 	}
 }
 
-// pathOf is where a file of an upload directory lies, if the directory is open and knows.
-func (us *uploads) pathOf(dir string, id fs.FileID) (string, bool) {
-	us.mu.Lock()
-	u := us.byName[dir]
-	us.mu.Unlock()
-	if u == nil {
-		return "", false
+// openAny opens a staged file by any name that it may have; u is nil where its directory is not open.
+func (l *lender) openAny(u *uploadDir, dir string, id fs.FileID, hint string) (*os.File, error) {
+	tried, errs := []string{""}, []error(nil)
+	try := func(paths ...string) *os.File {
+		for _, p := range paths {
+			if slices.Contains(tried, p) {
+				continue
+			}
+			tried = append(tried, p)
+			f, err := openStaged(l.n.stagingDir(dir), p, id)
+			if err == nil {
+				return f
+			}
+			errs = append(errs, err)
+		}
+		return nil
 	}
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	p, ok := u.paths.path(id)
-	return p, ok
+	if u != nil {
+		u.mu.Lock()
+		known, _ := u.paths.path(id)
+		set := u.set
+		u.mu.Unlock()
+		if f := try(known, l.told(importKey{u, id})); f != nil {
+			return f, nil
+		}
+		if set != nil { // hard links: one name is known, and may have gone
+			paths, err := set.Paths(u.ctx, dataset.FileID(id))
+			errs = append(errs, err)
+			if f := try(paths...); f != nil {
+				return f, nil
+			}
+		}
+	}
+	if f := try(hint); f != nil {
+		return f, nil
+	}
+	return nil, fmt.Errorf("find a lent file: %w", errors.Join(errs...))
+}
+
+// told is where a file lies whose turn it is.
+func (l *lender) told(k importKey) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if t := l.turns[k]; t != nil {
+		return t.path
+	}
+	return ""
+}
+
+// opened is the upload directory that is open by a name, or is being opened; nil if none is.
+func (us *uploads) opened(name string) *uploadDir {
+	us.mu.Lock()
+	defer us.mu.Unlock()
+	return us.byName[name]
 }
 
 // openStaged opens a file of a staging directory that has an ID, and bytes.
@@ -205,7 +250,7 @@ type lentBody struct {
 // Commit implements dag.Body. Of a file that somebody writes, or removes, nothing is committed, and its import is told
 // that it has changed.
 func (b *lentBody) Commit(ctx context.Context, file cid.Cid) error {
-	defer b.f.l.lock(b.f.key)()
+	defer b.f.l.lock(b.f.key, b.f.path)()
 	st, err := b.f.Stat()
 	if err != nil || st != b.st {
 		b.f.changed.Store(true)
@@ -221,15 +266,15 @@ func (b *lentBody) Commit(ctx context.Context, file cid.Cid) error {
 }
 
 // reclaim ends the loan of a file whose bytes are about to change, or to go.
-func (l *lender) reclaim(ctx context.Context, u *uploadDir, id fs.FileID) error {
-	defer l.lock(importKey{u, id})()
-	return l.n.store.Reclaim(ctx, u.loanName(id))
+func (l *lender) reclaim(ctx context.Context, u *uploadDir, f fs.File) error {
+	defer l.lock(importKey{u, f.ID}, f.Path)()
+	return l.n.store.Reclaim(ctx, u.loanName(f.ID))
 }
 
 // takeOver ends the loan of a file whose last name is about to go, by giving it another.
-func (l *lender) takeOver(ctx context.Context, u *uploadDir, id fs.FileID, keep func(path string) error) error {
-	defer l.lock(importKey{u, id})()
-	return l.n.store.TakeOver(ctx, u.loanName(id), keep)
+func (l *lender) takeOver(ctx context.Context, u *uploadDir, f fs.File, keep func(path string) error) error {
+	defer l.lock(importKey{u, f.ID}, f.Path)()
+	return l.n.store.TakeOver(ctx, u.loanName(f.ID), keep)
 }
 
 // restamp notes that a file has the bytes that it had, and another stamp or path.

@@ -59,7 +59,7 @@ func TestLenderTurns(t *testing.T) {
 	for range 8 {
 		wg.Go(func() {
 			for range 100 {
-				unlock := l.lock(importKey{id: fs.FileID{1}})
+				unlock := l.lock(importKey{id: fs.FileID{1}}, "here")
 				if inside.Add(1) > 1 {
 					t.Error("two at a time")
 				}
@@ -68,7 +68,7 @@ func TestLenderTurns(t *testing.T) {
 			}
 		})
 	}
-	unlock := l.lock(importKey{id: fs.FileID{2}}) // of another file it is another's turn
+	unlock := l.lock(importKey{id: fs.FileID{2}}, "") // of another file it is another's turn
 	wg.Wait()
 	unlock()
 	if len(l.turns) > 0 {

@@ -78,15 +78,15 @@ func (u *uploadDir) Closed(ctx context.Context, f fs.File) error {
 
 // Opened implements fs.Versions. What reads the file finds its lease broken.
 func (u *uploadDir) Opened(ctx context.Context, f fs.File) error {
-	return u.n.lender.reclaim(ctx, u, f.ID)
+	return u.n.lender.reclaim(ctx, u, f)
 }
 
 // Leaving implements fs.Versions.
 func (u *uploadDir) Leaving(ctx context.Context, f fs.File, keep func(path string) error) error {
 	if keep == nil {
-		return u.n.lender.reclaim(ctx, u, f.ID)
+		return u.n.lender.reclaim(ctx, u, f)
 	}
-	return u.n.lender.takeOver(ctx, u, f.ID, keep)
+	return u.n.lender.takeOver(ctx, u, f, keep)
 }
 
 // Recorded implements fs.Versions.
