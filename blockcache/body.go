@@ -38,6 +38,7 @@ type body struct {
 	loan     atomic.Pointer[loan] // nil: the bytes are the store's own; written under mu
 	changed  atomic.Bool          // the lent file is not what it was: nothing is read from it any more
 	recalled bool                 // must not be committed; guarded by Store.beginMu
+	orphan   atomic.Bool          // Gone was told of the lent file while somebody was at the body; Run sees to it
 
 	mu      sync.Mutex // guards what follows; nothing else is locked under it
 	file    cid.Cid

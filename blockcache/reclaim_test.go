@@ -299,3 +299,33 @@ func TestGoneWithoutTakeOver(t *testing.T) {
 	wantNoLoan(t, b, from)
 	wantEmpty(t, b)
 }
+
+// Somebody is at the body while its file's last name goes: Run ends the loan.
+func TestGoneOfWhatIsBusy(t *testing.T) {
+	t.Parallel()
+	for name, taken := range map[string]bool{"taken over": true, "not taken over": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b, from, f := lentBox(t, StoreConfig{}, 5<<20)
+			pinLeaves(t, b.Store, f.leaves[3])
+			if taken {
+				take(t, b, from)
+			}
+			must(t, os.Remove(from.path("file")))
+			busy := b.bodyOf(f.root)
+			if !busy.leave() {
+				t.Fatal("the body is in use")
+			}
+			must(t, b.Gone(t.Context(), "file"))
+			b.maintain(t.Context())
+			busy.stay()
+			b.maintain(t.Context())
+			wantNoLoan(t, b, from)
+			if taken {
+				mustBody(t, b.Store, f)
+			} else {
+				wantEmpty(t, b)
+			}
+		})
+	}
+}

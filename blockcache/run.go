@@ -39,6 +39,7 @@ func (s *Store) maintain(ctx context.Context) {
 		{"evict", s.evictAhead},
 		{"remove empty bodies", s.removeEmpty},
 		{"drop lent files that have changed", s.dropChanged},
+		{"settle what lent files have left behind", s.settleOrphans},
 		{"rewrite packs", s.rewritePacks},
 		{"verify", s.verifyAll},
 	}

@@ -94,7 +94,7 @@ func (s *Store) taken(ctx context.Context, b *body) {
 }
 
 // Gone says that a lent file has no name any more but those that TakeOver gave it: it is the store's own now. What was
-// not taken over is dropped. It does not wait for others. Where no file is lent by that name it costs nothing.
+// not taken over is dropped. It does not wait for others: what somebody is at becomes the store's in Run. Where no file is lent by that name it costs nothing.
 func (s *Store) Gone(ctx context.Context, name string) error {
 	if err := s.enter(); err != nil {
 		return err
@@ -104,13 +104,33 @@ func (s *Store) Gone(ctx context.Context, name string) error {
 		if err := s.gone(ctx, b); err != nil {
 			return fmt.Errorf("forget lent file: %w", err)
 		}
+		if b.orphan.Load() {
+			s.nudge()
+		}
 	}
 	return nil
 }
 
+// settleOrphans does what Gone could not.
+func (s *Store) settleOrphans(ctx context.Context) error {
+	var errs []error
+	for _, v := range s.victims() {
+		if v.body == nil || !v.body.orphan.CompareAndSwap(true, false) {
+			continue
+		}
+		err := s.gone(ctx, v.body)
+		if err != nil {
+			v.body.orphan.Store(true)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
 func (s *Store) gone(ctx context.Context, b *body) error {
 	if !b.leave() {
-		return nil // somebody is removing it
+		b.orphan.Store(true)
+		return nil
 	}
 	if !b.lent() {
 		s.forgetLoan(b)

@@ -52,6 +52,7 @@ type fakeUploads struct {
 	block    bool // Opened and Leaving fail
 	keepAs   string
 	hold     chan struct{} // if set, Opened and Leaving wait until it is closed
+	linger   chan struct{} // if set, Leaving waits once it has kept a file
 	keepable int
 	status   map[FileID]Status
 	where    map[string]FileID // where files are, going by what was told
@@ -124,6 +125,9 @@ func (u *fakeUploads) Opened(ctx context.Context, f File) error {
 		return errors.New("no copy can be made")
 	}
 	u.opened = append(u.opened, f)
+	if u.keepAs != "" {
+		os.Remove(u.keepAs) // given back
+	}
 	return nil
 }
 
@@ -144,7 +148,18 @@ func (u *fakeUploads) Leaving(ctx context.Context, f File, keep func(string) err
 	if u.keepAs == "" {
 		return nil
 	}
-	return keep(u.keepAs)
+	err := keep(u.keepAs)
+	linger := u.linger
+	if linger == nil {
+		return err
+	}
+	u.mu.Unlock()
+	defer u.mu.Lock()
+	select {
+	case <-linger:
+	case <-ctx.Done():
+	}
+	return err
 }
 
 func (u *fakeUploads) Recorded(_ context.Context, f File) (Version, bool, error) {
@@ -344,6 +359,15 @@ func (c *uploadChild) do(verb string, args []string) any {
 		c.told.mu.Lock()
 		defer c.told.mu.Unlock()
 		c.told.keepAs = args[0]
+	case "linger":
+		c.told.mu.Lock()
+		defer c.told.mu.Unlock()
+		c.told.linger = make(chan struct{})
+	case "lingered":
+		c.told.mu.Lock()
+		defer c.told.mu.Unlock()
+		close(c.told.linger)
+		c.told.linger = nil
 	case "hold":
 		c.told.mu.Lock()
 		defer c.told.mu.Unlock()

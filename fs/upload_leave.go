@@ -66,17 +66,20 @@ func (t *uploadTree) leave(ctx context.Context, d *doomed) error {
 	if err != nil {
 		return err
 	}
-	var st unix.Statx_t
-	if err := t.table.stat(d.n, &st); err != nil {
-		return err
-	}
 	d.n.mu.Lock()
 	defer d.n.mu.Unlock()
-	if d.n.kept {
-		st.Nlink-- // that name is none of the tree
+	d.last, err = t.lastLocked(d.n) // somebody may have linked it in between
+	return err
+}
+
+// lastLocked tells whether a file has no name in the tree but one. While what was kept is being given back it may also say
+// so of one that has two.
+func (t *uploadTree) lastLocked(n *staged) (bool, error) {
+	var st unix.Statx_t
+	if err := t.table.stat(n, &st); err != nil {
+		return false, err
 	}
-	d.last = st.Nlink == 1 // somebody may have linked it in between
-	return nil
+	return st.Nlink == 1 || n.kept && st.Nlink == 2, nil
 }
 
 // tellLeaving tells that the last name or the bytes of a file are about to go. Without an error left follows.
@@ -110,6 +113,9 @@ func (t *uploadTree) leavingLocked(ctx context.Context, n *staged, unlink bool) 
 		if err := t.cfg.Uploads.Leaving(ctx, f, keep); err != nil {
 			return fmt.Errorf("%w: tell that %s goes: %w", ErrUnavailable, f.Path, err)
 		}
+		if keep == nil {
+			t.givenBack(n)
+		}
 		return nil
 	})
 }
@@ -128,11 +134,11 @@ func (t *uploadTree) keepableLocked(n *staged) bool {
 	return err == nil
 }
 
-// keep gives a file one more name, outside the tree.
+// keep gives a file one more name, outside the tree, while its last name is about to go.
 func (t *uploadTree) keep(n *staged, path string) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if !t.keepableLocked(n) {
+	if n.leaving == 0 || !t.keepableLocked(n) {
 		return ErrBusy
 	}
 	err := t.withFd(n, func(fd int) error {
@@ -151,7 +157,46 @@ func (t *uploadTree) left(n *staged) {
 
 func (t *uploadTree) leftLocked(n *staged) {
 	n.leaving--
-	if n.leaving == 0 && !n.gone {
-		n.kept = false // Opened has it given back
+	if n.leaving > 0 || n.gone || !n.kept {
+		return
+	}
+	t.table.hold(n)
+	t.work.Go(func() {
+		defer t.table.release(n)
+		if err := t.giveBack(t.serving.Load().Context, n); err != nil {
+			t.report("give back", n, err)
+		}
+	})
+}
+
+// giveBack has the name outside the tree taken away from a file that has not gone after all.
+func (t *uploadTree) giveBack(ctx context.Context, n *staged) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := t.hearLocked(ctx, n); err != nil {
+		return err
+	}
+	if !n.kept || n.gone || n.leaving > 0 { // another may have begun to take it away
+		return nil
+	}
+	f, err := t.fileLocked(n)
+	if err != nil {
+		return err
+	}
+	return t.tellLocked(ctx, n, func(ctx context.Context) error {
+		err := t.cfg.Uploads.Opened(ctx, f)
+		if err == nil {
+			t.givenBack(n)
+		}
+		return err
+	})
+}
+
+// givenBack notes that Uploads has taken away the name that it gave a file.
+func (t *uploadTree) givenBack(n *staged) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.gone {
+		n.kept = false
 	}
 }

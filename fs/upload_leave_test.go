@@ -107,6 +107,41 @@ func TestUploadKept(t *testing.T) {
 	})
 }
 
+// TestUploadKeptAndGivenUp has a removal give up while its file is being kept, before that or after. The file is all the
+// tree's again, and the next removal is told as that of the last name.
+func TestUploadKeptAndGivenUp(t *testing.T) {
+	for name, ends := range map[string][2]string{"before it is kept": {"hold", "letgo"}, "once it is kept": {"linger", "lingered"}} {
+		t.Run(name, func(t *testing.T) {
+			u := mountUpload(t, uploadSpec{Timeout: 200 * time.Millisecond, Quota: 8 << 20})
+			kept := filepath.Join(filepath.Dir(u.staged("")), "kept-"+filepath.Base(u.staged("")))
+			t.Cleanup(func() { os.Remove(kept) })
+			write(t, u.path("file"), string(make([]byte, 5<<20)))
+			u.ok("settle")
+			u.ok("keep", kept)
+			u.ok(ends[0])
+			if err := os.Remove(u.path("file")); !errors.Is(err, syscall.EIO) {
+				t.Errorf("removed in spite of all: %v", err)
+			}
+			u.ok(ends[1])
+			eventually(t, "it has one name", func() bool {
+				var st unix.Stat_t
+				told := u.told()
+				return unix.Stat(u.staged("file"), &st) == nil && st.Nlink == 1 && len(told.Leaving) == 1
+			})
+			u.ok("clear")
+			if err := os.Remove(u.path("file")); err != nil {
+				t.Fatal(err)
+			}
+			checkFile(t, kept, make([]byte, 5<<20))
+			if told := u.told().Changes; len(told) != 1 || told[0].Kind != Removed || !told[0].Last {
+				t.Errorf("told %+v; want that the last name went", told)
+			}
+			write(t, u.path("other"), string(make([]byte, 5<<20)))
+			u.expectInStep(t)
+		})
+	}
+}
+
 // TestUploadOpenedTakesLong has a copy take longer than a request may. Who gave up finds the file open to writers later.
 func TestUploadOpenedTakesLong(t *testing.T) {
 	u := mountUpload(t, uploadSpec{Timeout: 200 * time.Millisecond})

@@ -327,6 +327,7 @@ func (t *uploadTree) firstWriterLocked(c *call, n *staged) error {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		n.heard = n.writers > 0 // who was to write may have given up
+		n.kept = n.kept && n.gone
 		return nil
 	})
 }

@@ -32,6 +32,9 @@ func (t *uploadTree) doom(parent *staged, name string) (*doomed, error) {
 		defer n.mu.Unlock()
 		d.id, _ = t.idLocked(n, false)
 		t.measureLocked(n)
+		if last, err := t.lastLocked(n); err == nil {
+			d.last = last
+		}
 	}
 	return d, nil
 }
