@@ -26,8 +26,8 @@ func (f *fakeNode) UploadFiles(_ context.Context, of UploadFilesRequest) iter.Se
 				return
 			}
 		}
-		if f.fail != nil {
-			yield(UploadFile{}, f.fail)
+		if err := f.note("end"); err != nil {
+			yield(UploadFile{}, err)
 		}
 	}
 }
@@ -56,7 +56,9 @@ func TestUploadFiles(t *testing.T) {
 	for range c.UploadFiles(ctx, UploadFilesRequest{}) {
 		break
 	}
+	f.mu.Lock() // who left may still be told of
 	f.fail = &Error{Code: CodeNotFound, Message: "no such directory"}
+	f.mu.Unlock()
 	var last error
 	for _, err := range c.UploadFiles(ctx, UploadFilesRequest{}) {
 		last = err
