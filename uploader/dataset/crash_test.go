@@ -87,8 +87,8 @@ func (l *life) end(t *testing.T) {
 }
 
 func TestKilledAnywhere(t *testing.T) {
-	t.Run("unbounded", func(t *testing.T) { killAnywhere(t, 60, 0, 0) })
-	t.Run("bounded", func(t *testing.T) { killAnywhere(t, 25, 8<<20, 64<<20) })
+	t.Run("unbounded", func(t *testing.T) { killAnywhere(t, lives, 0, 0) })
+	t.Run("bounded", func(t *testing.T) { killAnywhere(t, boundedLives, 8<<20, 64<<20) })
 }
 
 // killAnywhere stops a dataset again and again whose store has room for capacity bytes, of which pending may wait.
