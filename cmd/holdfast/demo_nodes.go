@@ -100,12 +100,23 @@ func (n *demoNode) meet(ctx context.Context, other *demoNode) error {
 
 // earned is what a peer has paid the node for storage, and how much of that the ledger has paid out.
 func (n *demoNode) earned(ctx context.Context, peer string) (amount, settled uint64, err error) {
+	return n.channelsWith(ctx, peer, "receiving")
+}
+
+// paid is what the node has paid a peer for storage, also for what it has released again: the manifests of earlier states.
+func (n *demoNode) paid(ctx context.Context, peer string) (amount uint64, err error) {
+	amount, _, err = n.channelsWith(ctx, peer, "paying")
+	return amount, err
+}
+
+// channelsWith adds up the channels for storage with a peer.
+func (n *demoNode) channelsWith(ctx context.Context, peer, direction string) (amount, settled uint64, err error) {
 	channels, err := n.Channels(ctx)
 	if err != nil {
 		return 0, 0, fmt.Errorf("channels of %s: %w", n.name, err)
 	}
 	for _, c := range channels {
-		if c.Peer == peer && c.Direction == "receiving" && c.For == "storage" {
+		if c.Peer == peer && c.Direction == direction && c.For == "storage" {
 			amount, settled = amount+c.Amount, settled+c.Settled
 		}
 	}

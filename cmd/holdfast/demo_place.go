@@ -169,13 +169,18 @@ func (d *demo) showKept(ctx context.Context) error {
 	var sum kept
 	for _, n := range d.providers {
 		k := d.kept[n.id.ID]
-		sum.signed, sum.signedBytes, sum.paid = sum.signed+k.signed, sum.signedBytes+k.signedBytes, sum.paid+k.paid
 		// A voucher that is written is on its way: the books agree when it has come.
 		var earned uint64
+		pledged := k.paid
 		err := d.until(ctx, func(ctx context.Context) (_ bool, err error) {
+			if k.paid, err = d.writer.paid(ctx, n.id.ID); err != nil {
+				return false, err
+			}
 			earned, _, err = n.earned(ctx, d.writerID)
-			return earned == k.paid, err
+			return earned == k.paid && earned >= pledged, err
 		})
+		d.kept[n.id.ID] = k
+		sum.signed, sum.signedBytes, sum.paid = sum.signed+k.signed, sum.signedBytes+k.signedBytes, sum.paid+k.paid
 		if err != nil {
 			return fmt.Errorf("demo: %s has %d in its book, and was paid %d: %w", n.name, earned, k.paid, err)
 		}
