@@ -25,7 +25,7 @@ check:
 
 unit:
 	CGO_ENABLED=1 $(GO) test -race -timeout 6m $(ROOMS)
-	$(GO) test -timeout 4m -run 'IsKilled|StopAtEveryReady|KilledAnywhere' ./uploader ./uploader/dataset # whole: the race detector makes them short
+	$(GO) test -timeout 4m -run 'IsKilled|StopAtEveryReady|KilledAnywhere|AcrossTheSize' ./uploader ./uploader/dataset # whole: the race detector makes them short
 
 e2e: build
 	$(GO) test -timeout 8m ./test/...

@@ -12,7 +12,7 @@ import (
 
 // The power goes right after a lent file was given back: the worst of moments.
 func TestPowerCutAfterGivingBack(t *testing.T) {
-	for seed := range seeds(8) {
+	for seed := range seeds(4) {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
 			t.Parallel()
 			w := newCutWorld(t, seed)

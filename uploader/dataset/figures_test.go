@@ -103,7 +103,7 @@ func TestAcrossTheSize(t *testing.T) {
 		for ; n > want; n-- {
 			b.tree.remove(long(n - 1))
 		}
-		for range 3 {
+		for range acrossChanges {
 			i := r.IntN(n)
 			b.tree.remove(long(i))
 			b.tree.symlink(long(i), fmt.Sprint(r.Uint64()))

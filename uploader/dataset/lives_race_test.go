@@ -2,9 +2,10 @@
 
 package dataset
 
-// How often a dataset is killed, without a bound and with one. The race detector makes each life slow: all are lived
-// without it.
+// How often a dataset is killed, without a bound and with one, and how often a directory near the size of a block changes.
+// The race detector makes each time slow: all are done without it.
 const (
-	lives        = 15
-	boundedLives = 8
+	lives         = 15
+	boundedLives  = 8
+	acrossChanges = 1
 )

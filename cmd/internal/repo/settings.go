@@ -3,6 +3,7 @@ package repo
 import (
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path"
@@ -196,19 +197,29 @@ func makeConfig(dir string, cfg Config) error {
 	return writeFile(path, []byte(b.String()), 0o600)
 }
 
+// Ports that repos get: above those of well-known services, and below those that kernels give to connections, as one
+// would be taken while the node is not running (Linux: 32768 to 60999, IANA: from 49152).
+const (
+	lowestPort  = 10_000
+	highestPort = 32_767
+)
+
 // freePort finds a loopback port that is free for TCP and UDP.
 func freePort() (int, error) {
 	var last error
-	for range 20 {
-		tcp, err := net.Listen("tcp4", "127.0.0.1:0")
+	for range 100 {
+		port := lowestPort + rand.IntN(highestPort-lowestPort+1)
+		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+		tcp, err := net.Listen("tcp4", addr)
 		if err != nil {
-			return 0, err
+			last = err
+			continue
 		}
-		udp, err := net.ListenPacket("udp4", tcp.Addr().String())
+		udp, err := net.ListenPacket("udp4", addr)
 		tcp.Close()
 		if err == nil {
 			udp.Close()
-			return tcp.Addr().(*net.TCPAddr).Port, nil
+			return port, nil
 		}
 		last = err
 	}
