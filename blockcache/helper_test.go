@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/dgraph-io/badger/v4"
@@ -167,6 +168,7 @@ func makeFile(t testing.TB, seed uint64, size, chunk int) fakeFile {
 			Place: Place{File: f.root, Offset: uint64(off), FileBytes: uint64(size)},
 		})
 	}
+	f.leaves = slices.Clip(f.leaves) // who appends to them gets a slice of its own
 	return f
 }
 

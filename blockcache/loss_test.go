@@ -210,10 +210,10 @@ func TestEvictionGoesOn(t *testing.T) {
 // it. Who puts the block again must not be told that it is here.
 func TestPutAfterTornWrite(t *testing.T) {
 	t.Parallel()
-	f := makeFile(t, 1, 5<<20, 1<<20)
-	small := Entry{Block: randBlock(t, 2, 1000)}
+	f, small := makeFile(t, 1, 5<<20, 1<<20), Entry{Block: randBlock(t, 2, 1000)}
+	all := slices.Concat(f.leaves, []Entry{small}) // one slice of their own: the tests run side by side
 	for name, again := range map[string]func(b *box) error{
-		"put": func(b *box) error { return b.Put(t.Context(), append(f.leaves, small)) },
+		"put": func(b *box) error { return b.Put(t.Context(), all) },
 		"body": func(b *box) error {
 			return errors.Join(writeBody(b.Store, f, true), b.Put(t.Context(), []Entry{small}))
 		},
@@ -221,7 +221,7 @@ func TestPutAfterTornWrite(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := newBox(t, StoreConfig{})
-			mustPut(t, b, append(f.leaves, small)...)
+			mustPut(t, b, all...)
 			must(t, b.Sync(t.Context()))
 			for _, e := range []Entry{f.leaves[2], small} {
 				p := b.placeOf(e.Block)
