@@ -148,7 +148,7 @@ func (s *Store) stage(wb *badger.WriteBatch, c change, ps []place, out outcome) 
 // account updates the figures after a commit, still under the stripes of the blocks.
 func (s *Store) account(txn *badger.Txn, part []change, outs []outcome, live map[uint64]int64) {
 	var it *pinView
-	if s.pinRoots.Load() > 0 {
+	if s.ix.roots.count() > 0 {
 		it = s.ix.pinIterator(txn)
 		defer it.Close()
 	}

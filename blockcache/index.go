@@ -53,6 +53,8 @@ type index struct {
 	flush   func(path string) error // makes a file of the database, or its folder, durable
 	flushed []string                // names in the folder at its last flush; only one goroutine syncs
 
+	roots rootSet // of all pins
+
 	// A stripe guards read-modify-write of the entries of the blocks that fall to it. Several are
 	// taken in ascending order. Held over an index commit, never over reads or writes of blocks.
 	stripes [stripeCount]sync.Mutex
@@ -218,16 +220,11 @@ type pinView struct {
 // pinIterator is what pinned needs; the caller closes it.
 func (x *index) pinIterator(txn *badger.Txn) *pinView {
 	v := &pinView{x: x, txn: txn}
-	opt := badger.DefaultIteratorOptions
-	opt.Prefix = x.k(tagPin, "")
-	opt.PrefetchValues = false
-	it := txn.NewIterator(opt)
-	for it.Rewind(); it.Valid() && len(v.roots) <= fewRoots; it.Next() {
-		v.roots = append(v.roots, string(it.Item().Key()[len(opt.Prefix):]))
-	}
-	it.Close()
-	if len(v.roots) > fewRoots {
+	var few bool
+	if v.roots, few = x.roots.upTo(fewRoots); !few {
+		opt := badger.DefaultIteratorOptions
 		opt.Prefix = x.k(tagPinned, "")
+		opt.PrefetchValues = false
 		v.it = txn.NewIterator(opt)
 	}
 	return v

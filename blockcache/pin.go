@@ -91,8 +91,10 @@ func (s *Store) Pin(ctx context.Context, root cid.Cid, blocks []cid.Cid) error {
 	s.pinMu.Lock() // held over index commits; pins change one after another
 	defer s.pinMu.Unlock()
 	defer s.pinGen.Add(1)
-	if err := s.pinPart(root, nil); err != nil {
-		return fmt.Errorf("pin %s: %w", root, err)
+	if len(keys) == 0 {
+		if err := s.pinPart(root, nil); err != nil {
+			return fmt.Errorf("pin %s: %w", root, err)
+		}
 	}
 	for part := range slices.Chunk(keys, maxChanges) {
 		if err := ctx.Err(); err != nil {
@@ -118,6 +120,7 @@ func (s *Store) pinPart(root cid.Cid, keys []string) error {
 		return err
 	}
 	count, complete := decodePin(fact)
+	isNew := s.ix.roots.add(string(root.Bytes()))
 	it := s.ix.pinIterator(txn)
 	defer it.Close()
 	var grown int64
@@ -151,10 +154,10 @@ func (s *Store) pinPart(root cid.Cid, keys []string) error {
 		return wb.Set(s.pinKey(root), encodePin(count, complete))
 	})
 	if err != nil {
+		if isNew {
+			s.ix.roots.remove(string(root.Bytes()))
+		}
 		return err
-	}
-	if fact == nil {
-		s.pinRoots.Add(1)
 	}
 	s.pinnedBytes.Add(grown)
 	return nil
@@ -275,7 +278,7 @@ func (s *Store) unpin(ctx context.Context, root cid.Cid) error {
 	}
 	err = s.ix.batch(func(wb *badger.WriteBatch) error { return wb.Delete(s.pinKey(root)) })
 	if err == nil {
-		s.pinRoots.Add(-1)
+		s.ix.roots.remove(string(root.Bytes()))
 	}
 	return err
 }
@@ -337,7 +340,7 @@ func (s *Store) Pins(ctx context.Context) ([]Pin, error) {
 
 // pinnedInBody counts the bytes of a body's pinned leaves.
 func (s *Store) pinnedInBody(ctx context.Context, b *body) (int64, error) {
-	if s.pinRoots.Load() == 0 {
+	if s.ix.roots.count() == 0 {
 		return 0, nil
 	}
 	gen := s.pinsNow()
@@ -368,7 +371,7 @@ func (s *Store) pinnedInBody(ctx context.Context, b *body) (int64, error) {
 
 // pinnedInPack counts the bytes of a pack's pinned records.
 func (s *Store) pinnedInPack(ctx context.Context, p *pack) (int64, error) {
-	if s.pinRoots.Load() == 0 {
+	if s.ix.roots.count() == 0 {
 		return 0, nil
 	}
 	gen := s.pinsNow()

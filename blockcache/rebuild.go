@@ -238,18 +238,18 @@ func (m *mender) flush(ctx context.Context) error {
 	return err
 }
 
-// countPins counts roots.
-func (s *Store) countPins(ctx context.Context) error {
+// loadPins reads which roots are pinned.
+func (s *Store) loadPins(ctx context.Context) error {
 	below := s.ix.k(tagPin, "")
-	var n int64
-	err := s.ix.each(ctx, below, below, false, func(_, _ []byte) error { n++; return nil })
-	s.pinRoots.Store(n)
-	return err
+	return s.ix.each(ctx, below, below, false, func(rest, _ []byte) error {
+		s.ix.roots.add(string(rest))
+		return nil
+	})
 }
 
 // mendPins makes the two directions of membership and the counts of members agree.
 func (s *Store) mendPins(ctx context.Context) error {
-	if err := s.countPins(ctx); err != nil {
+	if err := s.loadPins(ctx); err != nil {
 		return err
 	}
 	fix := &fixer{ix: s.ix}

@@ -90,7 +90,7 @@ func (s *Store) rescue(ctx context.Context, b, by *body) (err error) {
 			err = errors.Join(err, r.undo())
 		}
 	}()
-	for from := uint64(0); s.pinRoots.Load() > 0 && !b.changed.Load(); {
+	for from := uint64(0); s.ix.roots.count() > 0 && !b.changed.Load(); {
 		ls, err := s.ix.leaves(ctx, b.id, from, maxChanges)
 		if err != nil {
 			return err

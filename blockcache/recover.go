@@ -261,7 +261,7 @@ func (s *Store) loadClean(ctx context.Context, m marks) error {
 		}
 		s.enlist(b)
 	}
-	return s.countPins(ctx)
+	return s.loadPins(ctx)
 }
 
 func (s *Store) sizeOfBlob(b *blob) (int64, error) {

@@ -38,7 +38,7 @@ type StoreStats struct {
 func (s *Store) Stats() StoreStats {
 	st := StoreStats{
 		UsedBytes: s.used.Load(), QuotaBytes: s.quota, Blocks: s.blocks.Load(),
-		PinnedBytes: s.pinnedBytes.Load(), Pins: int(s.pinRoots.Load()),
+		PinnedBytes: s.pinnedBytes.Load(), Pins: s.ix.roots.count(),
 		Hits: s.counts.hits.Load(), Misses: s.counts.misses.Load(), ReadBytes: s.counts.readBytes.Load(),
 		Corruptions: s.counts.corruptions.Load(), Evictions: s.counts.evictions.Load(),
 		EvictedBytes: s.counts.evictedBytes.Load(), VerifiedBytes: s.counts.verifiedBytes.Load(),

@@ -112,7 +112,6 @@ type Store struct {
 	lent        atomic.Int64  // bytes of bodies that lie in lent files
 	blocks      atomic.Int64
 	pinnedBytes atomic.Int64
-	pinRoots    atomic.Int64
 	pinGen      atomic.Uint64 // changes with every Pin and Unpin
 	unpinGen    atomic.Uint64 // changes with every Unpin
 	stuck       atomic.Bool   // evicting ahead found nothing to evict; not tried again for each Put

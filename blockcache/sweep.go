@@ -229,7 +229,7 @@ func (w *sweeper) sort() (drops []change, moves []moving, err error) {
 	txn := w.s.ix.db.NewTransaction(false)
 	defer txn.Discard()
 	var it *pinView
-	if w.s.pinRoots.Load() > 0 {
+	if w.s.ix.roots.count() > 0 {
 		it = w.s.ix.pinIterator(txn)
 		defer it.Close()
 	}
