@@ -242,6 +242,10 @@ func (t *uploadTree) created(fd int, parent *staged, name string, in *fuse.Creat
 		return err
 	}
 	t.entry(n, &st, &out.EntryOut)
+	// Nobody has mapped what has no bytes, and the kernel forgets attributes with each byte that it writes. So its checks
+	// of what it has just made need no questions: two for each file that a copy makes.
+	n.told.Store(true)
+	out.SetAttrTimeout(stagedValid)
 	return nil
 }
 
