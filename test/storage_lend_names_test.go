@@ -48,9 +48,6 @@ func TestUploadLinksRemovedAfterRestart(t *testing.T) {
 	})
 	writer.Kill()
 	writer.Start()
-	s.Eventually("the mount to be back", func() bool {
-		_, err := s.Sh(`mountpoint -q "$1" && test -f "$1/d0/x"`, up)
-		return err == nil
-	})
+	writer.AwaitMounted(up)
 	s.MustSh(`cd "$1" && rm d0/x && rm d1/x && rm d1/y && rm d0/y && rm d0/z && printf changed >>d1/z && rm -r d0 d1`, up)
 }

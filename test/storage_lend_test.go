@@ -78,10 +78,7 @@ func TestUploadWrittenWhileUploading(t *testing.T) {
 	writer.Kill()
 	writer.Start()
 	s.MustSh(`printf again | dd of="$1/kept" bs=1 seek=100 conv=notrunc status=none`, tree)
-	s.Eventually("the mount to be back", func() bool {
-		_, err := s.Sh(`test -f "$1/kept"`, up)
-		return err == nil
-	})
+	writer.AwaitMounted(up)
 	s.MustSh(`printf again | dd of="$1/kept" bs=1 seek=100 conv=notrunc status=none`, up)
 	s.MustSh(`diff -r "$1" "$2"`, tree, up)
 	for i := range 5 {

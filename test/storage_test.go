@@ -155,7 +155,7 @@ func TestUploadDirectory(t *testing.T) {
 	s.MustSh(`cd "$1"; mv tree moved; rm -rf again; echo new > moved/new; printf changed >> moved/big; ln -s moved/big link; chmod 600 moved/new; truncate -s 300M moved/holes`, up)
 	writer.Stop()
 	writer.Start()
-	s.Eventually("the upload directory to be mounted again", func() bool { return len(s.Mounted(up)) == 1 })
+	writer.AwaitMounted(up)
 	second := syncOf(t, writer, up)
 	if second.Root == first.Root {
 		t.Error("the root is that of before the changes")

@@ -140,10 +140,7 @@ func TestKilledWhileUploading(t *testing.T) {
 		if i%2 == 0 {
 			all[1].Start()
 		}
-		s.Eventually("the upload directory to be mounted again", func() bool {
-			_, err := s.Sh(`mountpoint -q "$1" && ls "$1" > /dev/null`, up)
-			return err == nil
-		})
+		writer.AwaitMounted(up)
 		s.MustSh(`diff -r "$1" "$2"`, tree, up)
 	}
 	synced := syncOf(t, writer, up)

@@ -55,7 +55,7 @@ func TestUploadsCancelRetry(t *testing.T) {
 
 	writer.Stop()
 	writer.Start()
-	s.Eventually("the upload directory to be mounted again", func() bool { return len(s.Mounted(up)) == 1 })
+	writer.AwaitMounted(up)
 	cancelled("after a restart", "retried", "linked", "d/written", "d/gone")
 	s.MustSh(`echo more >> "$1/d/written"; chmod 600 "$1/d/gone"; mv "$1/d/gone" "$1/d/moved"`, up)
 	for i := range 6 {
@@ -186,7 +186,7 @@ func stagingQuota(t *testing.T, passthrough string) {
 	all[1].Kill()
 	all[4].Kill()
 	writer.Start()
-	s.Eventually("the upload directory to be mounted again", func() bool { return len(s.Mounted(up)) == 1 })
+	writer.AwaitMounted(up)
 	s.MustSh(`diff -r "$1" "$2"`, tree, up)
 	s.MustSh(`for d in "$1" "$2"; do cd "$d"; printf more >> 5; mv 6 6~; mv 6~ six; mv d d~; rm 7; chmod 600 8; done; diff -r "$1" "$2"
 		test $(stat -c %a "$2/8") = 600`, tree, up)

@@ -70,7 +70,7 @@ func TestUploadSettings(t *testing.T) {
 	check()
 	writer.Stop()
 	writer.Start()
-	s.Eventually("the upload directory to be mounted again", func() bool { return len(s.Mounted(up)) == 1 })
+	writer.AwaitMounted(up)
 	check()
 	s.MustSh(`echo text >"$1/file"`, up)
 	syncOf(t, writer, up)

@@ -68,6 +68,22 @@ func (n *Node) Limits() []Limit {
 	return st.Limits
 }
 
+// AwaitMounted waits until the running node serves a mount at dir, which it restores after its start. To look at dir says
+// nothing: what a node that was killed has left there answers, too, from what the kernel remembers.
+func (n *Node) AwaitMounted(dir string) {
+	n.s.TB.Helper()
+	n.s.Eventually(dir+" is mounted by "+n.Name, func() bool {
+		var list []struct{ Dir, State string }
+		n.report(&list, "mounts", "--json")
+		for _, m := range list {
+			if m.Dir == dir && m.State == "mounted" {
+				return true
+			}
+		}
+		return false
+	})
+}
+
 func (n *Node) report(to any, args ...string) {
 	n.s.TB.Helper()
 	out := n.Must(args...)
