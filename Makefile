@@ -4,6 +4,9 @@ GO ?= go
 BIN := bin/holdfast
 # The rooms' own tests; ./test holds what needs the built binary.
 ROOMS = $(shell $(GO) list ./... | grep -v /test)
+# Tests that are shorter with the race detector, and run whole without it, and where they are.
+WHOLE := IsKilled|StopAtEveryReady|KilledAnywhere|AcrossTheSize|RandomEvents$$|RandomEdits|PowerCutAcrossLogs|LoseAnyM$$|Crowds
+WHOLE_ROOMS := ./blockcache ./erasure ./exchange ./uploader ./uploader/dataset ./uploader/provider
 SOURCES := $(shell find cmd fs blockcache exchange uploader erasure -name '*.go' 2>/dev/null) go.mod go.sum
 
 .PHONY: help build test check unit e2e long demo bench fuzz tools tools-demo clean
@@ -25,7 +28,7 @@ check:
 
 unit:
 	CGO_ENABLED=1 $(GO) test -race -timeout 6m $(ROOMS)
-	$(GO) test -timeout 4m -run 'IsKilled|StopAtEveryReady|KilledAnywhere|AcrossTheSize' ./uploader ./uploader/dataset # whole: the race detector makes them short
+	$(GO) test -timeout 4m -run '$(WHOLE)' $(WHOLE_ROOMS)
 
 e2e: build
 	$(GO) test -timeout 8m ./test/...

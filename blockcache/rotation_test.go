@@ -101,7 +101,7 @@ func TestPowerCutAcrossLogs(t *testing.T) {
 	s.ix.flush = disk.flush
 	f := makeFile(t, 1, 5<<20, 512<<10)
 	roots := map[cid.Cid]int{}
-	for i := range uint64(40) {
+	for i := range uint64(cutRoots) {
 		root := randBlock(t, i, 8).Cid()
 		members := []cid.Cid{root}
 		for j := range uint64(800) {
@@ -109,7 +109,7 @@ func TestPowerCutAcrossLogs(t *testing.T) {
 		}
 		must(t, s.Pin(t.Context(), root, members))
 		roots[root] = len(members)
-		if i == 20 {
+		if i == cutRoots/2 {
 			mustPut(t, s, f.leaves...)
 			must(t, s.Sync(t.Context()))
 		}

@@ -43,13 +43,13 @@ func mustCodec(tb testing.TB, k, m int) *Codec {
 	return c
 }
 
-// patterns yields every way to choose m of n, or 1,000 random ones if there are more than 2,000.
+// patterns yields every way to choose m of n, or random ones if those are more than mostPatterns.
 func patterns(r *rand.Rand, n, m int) [][]int {
 	count := 1
 	for i := range m {
-		if count = count * (n - i) / (i + 1); count > 2000 {
+		if count = count * (n - i) / (i + 1); count > mostPatterns {
 			var out [][]int
-			for range 1000 {
+			for range mostPatterns / 2 {
 				out = append(out, r.Perm(n)[:m])
 			}
 			return out

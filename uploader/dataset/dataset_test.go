@@ -311,7 +311,7 @@ func TestRandomEditsAgainstAFullBuild(t *testing.T) {
 	defer db.Close()
 	b := newBox(t, db)
 	left := b.editWhileOpening(r)
-	for range 60 {
+	for range editedTrees {
 		left.Store(r.Int32N(4))
 		for range r.IntN(30) {
 			edit(r, b.tree)

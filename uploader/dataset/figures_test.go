@@ -95,8 +95,7 @@ func TestAcrossTheSize(t *testing.T) {
 	b.tree.mkdir("d")
 	long := func(i int) string { return fmt.Sprintf("d/%0200d", i) }
 	n := 0
-	for target := range []int{1010, 1060, 1045, 1080, 990, 1300, 1030, 20} {
-		want := []int{1010, 1060, 1045, 1080, 990, 1300, 1030, 20}[target]
+	for _, want := range acrossSizes {
 		for ; n < want; n++ {
 			b.tree.symlink(long(n), "x")
 		}

@@ -1,0 +1,9 @@
+//go:build !long && race
+
+package provider
+
+// randomLives is how many random lives are lived: the race detector makes each of them slow.
+const randomLives = 3
+
+// crashStride is how many steps lie between ends of a life, for each of the two ways of ending.
+const crashStride = 2
