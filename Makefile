@@ -5,7 +5,7 @@ BIN := bin/holdfast
 # The rooms' own tests; ./test holds what needs the built binary.
 ROOMS = $(shell $(GO) list ./... | grep -v /test)
 # Tests that are shorter with the race detector, and run whole without it, and where they are.
-WHOLE := IsKilled|StopAtEveryReady|KilledAnywhere|AcrossTheSize|RandomEvents$$|RandomEdits|PowerCutAcrossLogs|LoseAnyM$$|Crowds
+WHOLE := IsKilled|StopAtEveryReady|KilledAnywhere|AcrossTheSize|RandomEvents$$|RandomEdits|PowerCut|AgainstMap|LoseAnyM$$|Crowds
 WHOLE_ROOMS := ./blockcache ./erasure ./exchange ./uploader ./uploader/dataset ./uploader/provider
 SOURCES := $(shell find cmd fs blockcache exchange uploader erasure -name '*.go' 2>/dev/null) go.mod go.sum
 

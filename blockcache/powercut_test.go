@@ -25,7 +25,7 @@ func seeds(n int) uint64 {
 	if v, err := strconv.Atoi(os.Getenv("HOLDFAST_SEEDS")); err == nil {
 		return uint64(v)
 	}
-	return uint64(n)
+	return uint64((n + seedShare - 1) / seedShare)
 }
 
 func TestPowerCut(t *testing.T) {

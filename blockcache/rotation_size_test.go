@@ -1,6 +1,0 @@
-//go:build !race
-
-package blockcache
-
-// cutRoots is how many pins TestPowerCutAcrossLogs writes logs with.
-const cutRoots = 40
