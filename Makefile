@@ -31,7 +31,7 @@ unit:
 	$(GO) test -timeout 4m -run '$(WHOLE)' $(WHOLE_ROOMS)
 
 e2e: build
-	$(GO) test -timeout 8m ./test/...
+	$(GO) test -parallel 3 -timeout 8m ./test/... # they wait more than they compute
 
 long: tools build ## the same at full size: 1 GiB files, a million entries, thousands of seeds (about an hour)
 	CGO_ENABLED=1 $(GO) test -tags long -timeout 40m $(ROOMS)
