@@ -92,7 +92,7 @@ func (s *fakeSink) unplaced() int {
 	return len(s.groups) - len(s.placed)
 }
 
-// run goes on until all is synced.
+// run goes on until all is synced, with restarts: one at the beginning, and others by chance.
 func (f *flow) run(restart bool) State {
 	f.t.Helper()
 	ctx := context.Background()
@@ -113,7 +113,7 @@ func (f *flow) run(restart bool) State {
 				f.t.Fatalf("nothing is due, and not all is placed: %+v, %+v, %v", s, f.d.Stats(), f.d.Full())
 			}
 		}
-		if restart && f.r.IntN(10) == 0 {
+		if restart && (f.restarts == 0 && f.passes > 2 || f.r.IntN(10) == 0) {
 			f.restarts++
 			before := f.d.tally()
 			f.open()
