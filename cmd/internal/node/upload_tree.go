@@ -215,14 +215,26 @@ func goneIsNotFound(err error) error {
 // leased is a staged file under a read lease.
 type leased struct {
 	*fs.Lease
-	in io.Reader
+	in         io.Reader
+	read, sent int64 // bytes: read, and of those sent to the disk
 }
 
-// Read implements dataset.StagedFile.
-func (l leased) Read(p []byte) (int, error) { return l.in.Read(p) }
+// flowBytes is how much of a staged file is read before it is sent to the disk.
+const flowBytes = 8 << 20
+
+// Read implements dataset.StagedFile. What was read is hashed next: meanwhile the disk may take it, as whatever is synced
+// after the import would wait for that.
+func (l *leased) Read(p []byte) (int, error) {
+	n, err := l.in.Read(p)
+	if l.read += int64(n); l.read-l.sent >= flowBytes {
+		_ = unix.SyncFileRange(int(l.Staged.Fd()), l.sent, l.read-l.sent, unix.SYNC_FILE_RANGE_WRITE) // a hint only
+		l.sent = l.read
+	}
+	return n, err
+}
 
 // Stat implements dataset.StagedFile. A broken lease looks like another version.
-func (l leased) Stat() (dataset.FileStat, error) {
+func (l *leased) Stat() (dataset.FileStat, error) {
 	st, err := l.Staged.Stat()
 	if err != nil {
 		return dataset.FileStat{}, err
@@ -292,7 +304,7 @@ func (u *uploadDir) open(ctx context.Context, id dataset.FileID, p string) (data
 	l, err := m.Lease(patient, fs.FileID(id), p)
 	switch {
 	case err == nil:
-		return leased{l, io.NewSectionReader(l.Staged, 0, 1<<62)}, nil
+		return &leased{Lease: l, in: io.NewSectionReader(l.Staged, 0, 1<<62)}, nil
 	case errors.Is(err, fs.ErrEvicted):
 		return u.openResting(ctx, fs.FileID(id), p)
 	case errors.Is(err, fs.ErrNotFound):
