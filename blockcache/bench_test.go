@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	blocks "github.com/ipfs/go-block-format"
+	"github.com/ipfs/go-cid"
 )
 
 // benchFile is what the benchmarks write: 256 MiB in leaves of 1 MiB, hashed outside of the clock.
@@ -115,6 +116,23 @@ func BenchmarkPutSmall(b *testing.B) {
 				must(b, s.Sync(b.Context()))
 			}
 		})
+	}
+}
+
+// BenchmarkPinSmall pins and puts blocks one by one under one root, as an import of small files does: the facts of the pin
+// have as many versions then.
+func BenchmarkPinSmall(b *testing.B) {
+	const n = 10000
+	for b.Loop() {
+		b.StopTimer()
+		s := newBox(b, StoreConfig{})
+		root := randBlock(b, 0, 8).Cid()
+		b.StartTimer()
+		for i := range uint64(n) {
+			e := Entry{Block: randBlock(b, 1+i, 1<<10)}
+			must(b, s.Pin(b.Context(), root, []cid.Cid{e.Block.Cid()}))
+			must(b, s.Put(b.Context(), []Entry{e}))
+		}
 	}
 }
 

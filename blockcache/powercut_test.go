@@ -397,4 +397,13 @@ func checkFigures(t *testing.T, s *Store) {
 	if s.pinnedBytes.Load() != pinned {
 		t.Errorf("stats say %d pinned bytes, the index has %d", pinned, s.pinnedBytes.Load())
 	}
+	roots := make(map[string]struct{})
+	pins, err := s.Pins(ctx)
+	must(t, err)
+	for _, p := range pins {
+		roots[string(p.Root.Bytes())] = struct{}{}
+	}
+	if !maps.Equal(roots, s.ix.roots.names) {
+		t.Errorf("%d roots are known, the index has %d pins", s.ix.roots.count(), len(roots))
+	}
 }
