@@ -85,12 +85,7 @@ func (d *Dataset) note(c Change) error {
 				}
 			}
 		}
-		n, err := x.next()
-		if err != nil {
-			return err
-		}
-		x.news = append(x.news, noted{c, n})
-		return x.set(d.key(keyJournal, n), c.encode())
+		return x.journal(c)
 	})
 	if err != nil {
 		d.miss(c)

@@ -61,12 +61,7 @@ func (d *Dataset) noteGroup(kind ChangeKind, id GroupID) error {
 		if known == kind {
 			return nil
 		}
-		n, err := x.next()
-		if err != nil {
-			return err
-		}
-		x.news = append(x.news, noted{c, n})
-		return x.set(d.key(keyJournal, n), c.encode())
+		return x.journal(c)
 	})
 	if err != nil {
 		return fmt.Errorf("note how group %d is doing: %w", id, err)

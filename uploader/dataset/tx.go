@@ -118,6 +118,16 @@ func (x *tx) next() (uint64, error) {
 	return d.seq - 1, nil
 }
 
+// journal notes a change that is to be worked off. In a commit only.
+func (x *tx) journal(c Change) error {
+	n, err := x.next()
+	if err != nil {
+		return err
+	}
+	x.news = append(x.news, noted{c, n})
+	return x.set(x.d.key(keyJournal, n), c.encode())
+}
+
 // errStop ends a scan without an error.
 var errStop = errors.New("stop")
 
